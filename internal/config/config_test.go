@@ -1,0 +1,58 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+type sample struct {
+	Name  string
+	Every Duration
+	Inner struct{ Listen string }
+}
+
+func (s sample) Validate() []Fault {
+	var c Check
+	c.Name("name", s.Name)
+	c.Between("every", s.Every, Duration(time.Millisecond), Duration(time.Second))
+	c.Loopback("inner.listen", s.Inner.Listen)
+	return c.Faults
+}
+
+func defaults() sample {
+	s := sample{Name: "a", Every: Duration(50 * time.Millisecond)}
+	s.Inner.Listen = "127.0.0.1:1"
+	return s
+}
+
+func TestParse(t *testing.T) {
+	got, err := Parse("f", "every = \"20ms\"", defaults())
+	if err != nil || got.Every.Std() != 20*time.Millisecond || got.Name != "a" {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+}
+
+func TestEveryFaultNamesItsKey(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"naem = \"x\"", "f: naem: no such key"},
+		{"every = \"20\"", "every: duration \"20\""},
+		{"every = \"20h\"", "every: 20h0m0s: want 1ms to 1s"},
+		{"name = \"a b\"", "name: \"a b\": want"},
+		{"[inner]\nlisten = \"10.0.0.1:1\"", "inner.listen: \"10.0.0.1:1\": want a loopback"},
+		{"[inner]\nlisten = \"localhost\"", "inner.listen: \"localhost\": want ADDRESS:PORT"},
+		{"name = 3", "name"},
+		{"name = ", "line 1"},
+	} {
+		_, err := Parse("f", c.text, defaults())
+		var faults *Faults
+		if !errors.As(err, &faults) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
+		}
+	}
+	_, err := Parse("f", "x = 1\ny = 2\nname = \"\"", defaults())
+	if strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("want three faults, got:\n%v", err)
+	}
+}
