@@ -1,0 +1,415 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/config"
+	"tandem/internal/media"
+)
+
+// Every read-only command, as people and as programs see it.
+func TestGolden(t *testing.T) {
+	site := newFakeSite(t)
+	for _, c := range []struct {
+		name   string
+		args   []string
+		status int
+	}{
+		{"status", []string{"status"}, ExitDone},
+		{"status_json", []string{"status", "--json"}, ExitDone},
+		{"turrets", []string{"turrets"}, ExitDone},
+		{"turrets_json", []string{"--json", "turrets"}, ExitDone},
+		{"channels", []string{"channels"}, ExitDone},
+		{"channels_json", []string{"channels", "--json"}, ExitDone},
+		{"channels_recorder", []string{"channels", "--recorder", "rec-2"}, ExitDone},
+		{"calls", []string{"calls"}, ExitDone},
+		{"calls_json", []string{"calls", "--json"}, ExitDone},
+		{"calls_limit", []string{"calls", "--limit", "1"}, ExitDone},
+		{"show", []string{"show", "c7"}, ExitDone},
+		{"show_json", []string{"show", "c7", "--json"}, ExitDone},
+		{"show_lasting", []string{"show", "c9"}, ExitDone},
+		{"show_unknown", []string{"show", "c8"}, ExitFailed},
+		{"verify", []string{"verify", "--deep", "--from", "-1h"}, ExitDone},
+		{"verify_json", []string{"verify", "--json"}, ExitDone},
+		{"help", []string{"--help"}, ExitDone},
+		{"help_calls", []string{"help", "calls"}, ExitDone},
+		{"help_config", []string{"config", "--help"}, ExitDone},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := recctl(t, site.config, c.args...)
+			if r.status != c.status {
+				t.Errorf("status %d, want %d", r.status, c.status)
+			}
+			got := r.out
+			if r.errs != "" {
+				got += "-- stderr --\n" + r.errs
+			}
+			golden(t, c.name, site.anonymous(got))
+		})
+	}
+}
+
+// What cannot work ends with the right status and one line that says what to
+// do next.
+func TestErrors(t *testing.T) {
+	site := newFakeSite(t)
+	nowhere := `directors = ["` + closedPort(t) + `"]`
+	for _, c := range []struct {
+		config string
+		args   string
+		status int
+		text   string
+	}{
+		{nowhere, "status", ExitUnreached, "connection refused); is tandem-director running there? --director ADDR names another"},
+		{nowhere, "turrets", ExitUnreached, "no director answered"},
+		{nowhere, "channels", ExitUnreached, "no director answered"},
+		{nowhere, "calls", ExitUnreached, "no director answered"},
+		{nowhere, "show c7", ExitUnreached, "no director answered"},
+		{nowhere, "export c7", ExitUnreached, "no director answered"},
+		{nowhere, "listen t2 -o -", ExitUnreached, "no director answered"},
+		{nowhere, "verify", ExitUnreached, "no director answered"},
+		{`directors = []` + "\n" + `recorders = ["` + closedPort(t) + `"]`, "calls", ExitUnreached, "no recorder answered"},
+		{site.config, "stauts", ExitUsage, `no command "stauts"; did you mean "status"?`},
+		{site.config, "config chek", ExitUsage, `did you mean "check"?`},
+		{site.config, "config", ExitUsage, "wants a command"},
+		{site.config, "status --bogus", ExitUsage, "flag provided but not defined: -bogus; see recctl status --help"},
+		{site.config, "--bogus", ExitUsage, "see recctl --help"},
+		{site.config, "status extra", ExitUsage, `unexpected argument "extra"; see recctl status --help`},
+		{site.config, "show", ExitUsage, "recctl show wants CALL; see recctl show --help"},
+		{site.config, "calls --from tomorrow", ExitUsage, `--from: time "tomorrow": want`},
+		{site.config, "calls --from -1h --to -2h", ExitUsage, "--from 2026-03-02 12:00:00 is not before --to 2026-03-02 11:00:00"},
+		{site.config, "calls --limit 0", ExitUsage, "--limit 0: want 1 to 100000"},
+		{site.config, "calls --limit some", ExitUsage, "see recctl calls --help"},
+		{site.config, "calls --secondary perhaps", ExitUsage, "want hide, fill or show"},
+		{site.config, "export c7 --format mp3", ExitUsage, "want wav or flac"},
+		{site.config, "export c7 -o - --json", ExitUsage, "both want stdout"},
+		{site.config, "export c7 --format flac", ExitFailed, "only WAV can be mixed here; --format wav, or -o DIR/"},
+		{site.config, "export nothing", ExitFailed, `no call or leg "nothing" with audio; recctl calls lists`},
+		{site.config, "export c9 -o no/such/dir/x.wav", ExitFailed, "write no/such/dir/x.wav"},
+		{site.config, "listen nobody -o -", ExitFailed, `no channel or turret "nobody" is being recorded; recctl channels lists`},
+		{site.config, "play c7 --json", ExitUsage, "play makes sound, not JSON"},
+		{site.config, "--director nonsense status", ExitUsage, `--director "nonsense": want HOST:PORT`},
+		{"directors = [\"x\"]\ntimeout = \"0s\"\nbogus = 1", "status", ExitUsage, `recctl.toml: directors[0]: "x": want HOST:PORT`},
+		{"directors = [\"x\"]\ntimeout = \"0s\"\nbogus = 1", "status", ExitUsage, "recctl.toml: bogus: no such key"},
+		{site.config, "config check no-such-director.toml --kind recctl", ExitUsage, "no such file"},
+		{site.config, "config check x.toml", ExitUsage, "cannot tell whose file this is; --kind says it"},
+		{site.config, "config check x.toml --kind x", ExitUsage, `--kind "x": want one of`},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			r := recctl(t, c.config, strings.Fields(c.args)...)
+			if r.status != c.status || !strings.Contains(r.errs, c.text) || r.out != "" {
+				t.Errorf("status %d, want %d\nstdout: %s\nstderr: %s\nwant:   %s", r.status, c.status, r.out, r.errs, c.text)
+			}
+			for line := range strings.Lines(r.errs) {
+				if !strings.HasPrefix(line, "recctl: ") {
+					t.Errorf("stderr line %q", line)
+				}
+			}
+		})
+	}
+}
+
+// A recorder that is away is named, and the rest is shown.
+func TestOneRecorderAway(t *testing.T) {
+	site := newFakeSite(t)
+	site.director.status.Recorders[0].Address = closedPort(t)
+	r := recctl(t, site.config, "calls", "--json")
+	if r.status != ExitDone || strings.Count(r.out, "\n") != 2 || !strings.Contains(r.errs, "recorder rec-2 (127.0.0.1:") || !strings.Contains(r.errs, "left out: connection refused") {
+		t.Errorf("%+v", r)
+	}
+	if r = recctl(t, site.config, "verify"); r.status != ExitFailed || !strings.Contains(r.errs, "1 of 2 recorders could not be checked") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Recorders named in the configuration are found while no director answers.
+func TestWithoutDirector(t *testing.T) {
+	site := newFakeSite(t)
+	config := fmt.Sprintf("directors = [%q]\nrecorders = [%q, %q]", closedPort(t), site.recorderAt[0], site.recorderAt[1])
+	with, without := recctl(t, site.config, "calls", "--json"), recctl(t, config, "calls", "--json")
+	if without.status != ExitDone || without.out != with.out || !strings.Contains(without.errs, "no director answered") {
+		t.Errorf("%+v\nwith a director: %+v", without, with)
+	}
+	if r := recctl(t, config, "channels"); r.status != ExitDone || strings.Count(r.out, "held") != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A daemon that answers with an error was reached.
+func TestRecorderFails(t *testing.T) {
+	site := newFakeSite(t)
+	for _, r := range site.recorders {
+		r.broken = fmt.Errorf("catalog is locked")
+	}
+	if r := recctl(t, site.config, "calls"); r.status != ExitFailed || !strings.Contains(r.errs, "catalog is locked") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What is searched for is what the recorder is asked.
+func TestSearchRequest(t *testing.T) {
+	site := newFakeSite(t)
+	site.recorders[0].searched = make(chan *tandemv1.SearchCallsRequest, 1)
+	recctl(t, site.config, "calls", "--from", "10:30", "--to", "10m ago", "--agent", "Ann", "--party", "Barc", "--line", "L12", "--device", "t2", "--ongoing", "--limit", "7")
+	got := <-site.recorders[0].searched
+	want := &tandemv1.SearchCallsRequest{From: after(-150 * time.Minute), To: after(-10 * time.Minute), Agent: "Ann", Party: "Barc", Line: "L12", Device: "t2", Ongoing: true, Limit: 7}
+	if got.String() != want.String() {
+		t.Errorf("asked %v\nwant  %v", got, want)
+	}
+}
+
+// The fields that others rely on are there, and no others.
+func TestJSONFields(t *testing.T) {
+	site := newFakeSite(t)
+	fields := func(v any) string {
+		return strings.Join(slices.Sorted(maps.Keys(v.(map[string]any))), " ")
+	}
+	decode := func(args ...string) map[string]any {
+		r := recctl(t, site.config, append(args, "--json")...)
+		var v map[string]any
+		if err := json.NewDecoder(strings.NewReader(r.out)).Decode(&v); err != nil {
+			t.Fatalf("%v: %v in %+v", args, err, r)
+		}
+		return v
+	}
+	first := func(v any) any { return v.([]any)[0] }
+	status, leg := decode("status"), decode("show", "c7")
+	for _, c := range []struct {
+		of   any
+		want string
+	}{
+		{status, "alarms directors generated recorders site watchdogs"},
+		{first(status["directors"]), "authority_ms basis channels cti epoch group name preferred role sessions since"},
+		{first(status["recorders"]), "catalog_lag channels cpu_percent disk_free_bytes disk_write_ms group legs lost_packets name packets_per_s priority reason score state"},
+		{first(status["alarms"]), "object severity since text what"},
+		{decode("calls"), "accuracy call device direction duration_ms end gap_ms group kind leg line parts party party_name recorders secondary source start state user"},
+		{leg, "accuracy call device direction duration_ms end gap_ms gaps group kind leg line parts party party_name recorders secondary source start state user"},
+		{first(leg["parts"]), "channel from recorder segments to"},
+		{first(leg["gaps"]), "cause from to"},
+	} {
+		if got := fields(c.of); got != c.want {
+			t.Errorf("fields %s\nwant   %s", got, c.want)
+		}
+	}
+}
+
+// Findings are told and end with status 5.
+func TestVerifyFinds(t *testing.T) {
+	site := newFakeSite(t)
+	site.recorders[1].findings = []*tandemv1.Finding{{Segment: "17", Channel: "s2.m1.A", File: "a.wav", What: "hash", Text: "sha256 differs"}}
+	r := recctl(t, site.config, "verify")
+	golden(t, "verify_finds", r.out)
+	if r.status != ExitFound || r.errs != "" {
+		t.Errorf("%+v", r)
+	}
+	if r = recctl(t, site.config, "verify", "--json"); r.status != ExitFound || strings.Count(r.out, "\n") != 3 {
+		t.Errorf("%+v", r)
+	}
+	site.recorders[0].cut = true
+	if r = recctl(t, site.config, "verify"); r.status != ExitFound || !strings.Contains(r.errs, "ended before the summary") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// One recorder's call arrives byte for byte and is named after call and agent.
+func TestExportCall(t *testing.T) {
+	site := newFakeSite(t)
+	t.Chdir(t.TempDir())
+	r := recctl(t, site.config, "export", "c9")
+	const name = "c9_Ann_Lee_20260302-125910.wav"
+	if want := name + "  500 ms from 12:59:10, 4.0 KiB\n"; r.status != ExitDone || r.out != want {
+		t.Errorf("%+v, want %q", r, want)
+	}
+	format, samples := readWAV(t, name)
+	if format.Codec != media.PCMU || !bytes.Equal(samples, site.recorders[0].exports["c9"].samples) {
+		t.Errorf("%v, %d samples", format, len(samples))
+	}
+	if r = recctl(t, site.config, "export", "c9", "-o", "-"); r.status != ExitDone || len(r.out) != 4058 {
+		t.Errorf("%d bytes, status %d, %s", len(r.out), r.status, r.errs)
+	}
+}
+
+// Legs on two recorders are mixed, each at its time, and the gap is told.
+func TestExportMix(t *testing.T) {
+	site := newFakeSite(t)
+	file := filepath.Join(t.TempDir(), "mix.wav")
+	r := recctl(t, site.config, "export", "-o", file, "c7")
+	if r.status != ExitDone || !strings.Contains(r.out, "missing 340 ms from 12:51:00.000 to 12:51:00.340: interrupted") {
+		t.Errorf("%+v", r)
+	}
+	format, data := readWAV(t, file)
+	got := linear(format, data)
+	one := media.MuLawToLinear(0x90)
+	want := slices.Concat(slices.Repeat([]int16{one}, 4000), slices.Repeat([]int16{int16(min(2*int(one), 32767))}, 4000), slices.Repeat([]int16{one}, 4000))
+	if !slices.Equal(got, want) {
+		t.Errorf("%d samples, want %d", len(got), len(want))
+	}
+}
+
+func TestExportDirectory(t *testing.T) {
+	site := newFakeSite(t)
+	dir := filepath.Join(t.TempDir(), "new") + "/"
+	r := recctl(t, site.config, "export", "c7", "--json", "-o", dir)
+	var files []written
+	for line := range strings.Lines(r.out) {
+		var w struct {
+			written
+			Start string `json:"start"` // stamp only writes
+			Gaps  []any  `json:"gaps"`
+		}
+		if err := json.Unmarshal([]byte(line), &w); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, w.written)
+	}
+	if len(files) != 2 || files[0].Leg != "c7.1" || files[0].Codec != "PCMU" || files[1].Leg != "c7.2" || !reflect.DeepEqual(files[1].Recorders, []string{"rec-2"}) {
+		t.Fatalf("%+v from %+v", files, r)
+	}
+	for _, f := range files {
+		if _, samples := readWAV(t, f.File); len(samples) != 8000 || filepath.Dir(f.File)+"/" != dir {
+			t.Errorf("%s: %d samples", f.File, len(samples))
+		}
+	}
+}
+
+// An export that was cut or damaged on its way leaves no file.
+func TestExportBroken(t *testing.T) {
+	for name, breakIt := range map[string]func(*fakeRecorder){
+		"early":   func(r *fakeRecorder) { r.cut = true },
+		"damaged": func(r *fakeRecorder) { e := r.exports["c9"]; e.damaged = true; r.exports["c9"] = e },
+	} {
+		site := newFakeSite(t)
+		breakIt(site.recorders[0])
+		dir := t.TempDir()
+		r := recctl(t, site.config, "export", "c9", "-o", filepath.Join(dir, "call.wav"))
+		left, err := os.ReadDir(dir)
+		if r.status != ExitFailed || !strings.Contains(r.errs, name) || !strings.Contains(r.errs, "try again") || err != nil || len(left) > 0 {
+			t.Errorf("%s: %+v, left %v", name, r, left)
+		}
+	}
+}
+
+func readWAV(t *testing.T, file string) (media.WAVFormat, []byte) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	format, samples, err := media.ReadWAV(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return format, samples
+}
+
+// A turret means its handset; lost packets are silence of their length, up to
+// a second; the file's header tells its true length.
+func TestListen(t *testing.T) {
+	site := newFakeSite(t)
+	site.recorders[0].heard = []*tandemv1.ListenResponse{
+		{Codec: tandemv1.Codec_CODEC_PCMU, Payload: bytes.Repeat([]byte{0x90}, 160)},
+		{Codec: tandemv1.Codec_CODEC_PCMU, Payload: bytes.Repeat([]byte{0x90}, 160), Lost: 3},
+		{Codec: tandemv1.Codec_CODEC_PCMU, Payload: bytes.Repeat([]byte{0x90}, 160), Lost: 1 << 31},
+	}
+	file := filepath.Join(t.TempDir(), "live.wav")
+	r := recctl(t, site.config, "listen", "t2", "-o", file)
+	if r.status != ExitDone || !strings.Contains(r.errs, "listening to s2.m1.A (HS.L HS.R of t2) at recorder rec-1") {
+		t.Errorf("%+v", r)
+	}
+	format, samples := readWAV(t, file)
+	if want := 2 * 160 * (1 + 3 + 1 + maxSilence + 1); len(samples) != want || format.Codec != "" {
+		t.Errorf("%v, %d bytes, want %d", format, len(samples), want)
+	}
+	site.recorders[0].broken = fmt.Errorf("channel closed for cause")
+	if r = recctl(t, site.config, "listen", "s2.m2.A", "-o", "-"); r.status != ExitFailed || !strings.Contains(r.errs, "closed for cause") {
+		t.Errorf("status %d, %s", r.status, r.errs)
+	}
+}
+
+func TestFindPlayer(t *testing.T) {
+	only := func(name string) func(string) (string, error) {
+		return func(s string) (string, error) {
+			if s == name {
+				return "/usr/bin/" + s, nil
+			}
+			return "", os.ErrNotExist
+		}
+	}
+	for _, p := range players {
+		if got, err := findPlayer(only(p[0]), ""); err != nil || got[0] != p[0] {
+			t.Errorf("%s: %v %v", p[0], got, err)
+		}
+	}
+	if _, err := findPlayer(only("none"), "write a file"); err == nil || !strings.Contains(err.Error(), "or: write a file") {
+		t.Error(err)
+	}
+}
+
+// A real player gets all bytes; one that leaves early is no error, one that
+// fails is.
+func TestPipe(t *testing.T) {
+	var errs bytes.Buffer
+	i := &invocation{errs: &errs}
+	file := filepath.Join(t.TempDir(), "heard")
+	feed := func(w io.Writer) error {
+		_, err := io.Copy(w, iotest.HalfReader(strings.NewReader("audio")))
+		return err
+	}
+	if err := i.pipe(t.Context(), []string{"sh", "-c", `cat > "$0"`, file}, feed); err != nil {
+		t.Error(err)
+	}
+	if got, _ := os.ReadFile(file); string(got) != "audio" {
+		t.Errorf("heard %q", got)
+	}
+	endless := func(w io.Writer) error {
+		for {
+			if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := i.pipe(t.Context(), []string{"true"}, endless); err != nil {
+		t.Error(err)
+	}
+	if err := i.pipe(t.Context(), []string{"sh", "-c", "echo no device >&2; exit 1"}, feed); statusOf(err) != ExitFailed || errs.String() != "no device\n" {
+		t.Error(err, errs.String())
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "recctl-site.toml")
+	if err := os.WriteFile(file, []byte("directors = []\nrecorders = [\"nowhere\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "recctl: " + file + `: recorders[0]: "nowhere": want HOST:PORT, as in "127.0.0.1:7401"` + "\n"
+	if r := recctl(t, "", "config", "check", file); r.status != ExitUsage || r.errs != want {
+		t.Errorf("%+v, want %s", r, want)
+	}
+	if r := recctl(t, "", "config", "check", file, "--json"); r.status != ExitUsage || !strings.Contains(r.out, `"kind":"recctl","faults":[{"key":"recorders[0]",`) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// The files we ship name every key with its default.
+func TestShippedConfig(t *testing.T) {
+	const file = "../etc/recctl.toml"
+	got, err := config.Load(file, Config{})
+	if err != nil || !reflect.DeepEqual(got, DefaultConfig()) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"tandem/internal/config"
+)
+
+// Config is recctl.toml.
+type Config struct {
+	Directors []string        `toml:"directors"`
+	Recorders []string        `toml:"recorders"`
+	Timeout   config.Duration `toml:"timeout"`
+}
+
+// DefaultConfig reaches the director of this host.
+func DefaultConfig() Config {
+	return Config{Directors: []string{"127.0.0.1:7401"}, Recorders: []string{}, Timeout: config.Duration(3 * time.Second)}
+}
+
+// Validate implements config.Validator.
+func (c Config) Validate() []config.Fault {
+	var check config.Check
+	check.That(len(c.Directors)+len(c.Recorders) > 0, "directors", "empty, and so is recorders: want at least one address")
+	for n, a := range c.Directors {
+		err := checkAddress(a)
+		check.That(err == nil, fmt.Sprintf("directors[%d]", n), "%v", err)
+	}
+	for n, a := range c.Recorders {
+		err := checkAddress(a)
+		check.That(err == nil, fmt.Sprintf("recorders[%d]", n), "%v", err)
+	}
+	check.Between("timeout", c.Timeout, config.Duration(100*time.Millisecond), config.Duration(time.Minute))
+	return check.Faults
+}
+
+// checkAddress wants HOST:PORT; unlike a daemon, which binds it, recctl may
+// be given a host's name.
+func checkAddress(a string) error {
+	host, port, err := net.SplitHostPort(a)
+	if err == nil && host != "" {
+		if n, perr := strconv.Atoi(port); perr == nil && n > 0 && n <= 65535 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q: want HOST:PORT, as in \"127.0.0.1:7401\"", a)
+}

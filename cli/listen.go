@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/call"
+	"tandem/internal/media"
+)
+
+func listenCommand(i *invocation) *cli.Command {
+	return &cli.Command{
+		Name:      "listen",
+		Usage:     "hear a channel, or a turret's handset, as it is being recorded",
+		ArgsUsage: "CHANNEL|TURRET",
+		Description: `Plays until interrupted, or writes a WAV file with -o. What was lost on the way is
+silence.`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE` instead of playing, - for stdout"}},
+		Action: func(c *cli.Context) error {
+			given, err := arguments(c, "CHANNEL|TURRET")
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return usage("listen makes sound, not JSON; recctl channels --json lists what can be heard")
+			}
+			s, err := i.site(c)
+			if err != nil {
+				return err
+			}
+			output := c.String("output")
+			var player []string
+			if output == "" {
+				if player, err = findPlayer(exec.LookPath, "recctl listen "+given[0]+" -o FILE"); err != nil {
+					return err
+				}
+			}
+			held, err := s.heldChannels(c.Context)
+			if err != nil {
+				return err
+			}
+			line, err := chooseChannel(given[0], held)
+			if err != nil {
+				return err
+			}
+			i.warn("listening to %s (%s of %s) at recorder %s; Ctrl-C ends", line.channel.GetId(), strings.Join(line.channel.GetSources(), " "), line.channel.GetSession().GetDevice(), line.peer)
+			if player != nil {
+				return i.pipe(c.Context, player, func(w io.Writer) error { return s.listen(c.Context, line, w) })
+			}
+			return i.listenTo(c.Context, s, line, output)
+		},
+	}
+}
+
+// tapped is a channel and the recorder that holds it.
+type tapped struct {
+	peer    peer
+	channel *tandemv1.Channel
+}
+
+// chooseChannel finds a channel by its id or, by the name of a turret or its
+// user, the dearest one there: the handset.
+func chooseChannel(name string, held []answer[*tandemv1.ListChannelsResponse]) (tapped, error) {
+	var all []tapped
+	for _, a := range held {
+		for _, h := range a.value.Channels {
+			session := h.Channel.GetSession()
+			if h.Channel.GetId() == name {
+				return tapped{a.peer, h.Channel}, nil
+			}
+			if session.GetDevice() == name || session.GetUser() == name {
+				all = append(all, tapped{a.peer, h.Channel})
+			}
+		}
+	}
+	if len(all) == 0 {
+		return tapped{}, failed("no channel or turret %q is being recorded; recctl channels lists those that are", name)
+	}
+	return slices.MinFunc(all, func(a, b tapped) int {
+		if c := call.Rank(a.channel.Sources) - call.Rank(b.channel.Sources); c != 0 {
+			return c
+		}
+		return natural(a.channel.Id, b.channel.Id)
+	}), nil
+}
+
+// listenTo writes a WAV file, or to stdout, until interrupted. A file gets its
+// true length in the end.
+func (i *invocation) listenTo(ctx context.Context, s *site, line tapped, output string) error {
+	if output == "-" {
+		return s.listen(ctx, line, i.out)
+	}
+	file, err := os.Create(output)
+	if err != nil {
+		return failed("write %s: %w", output, err)
+	}
+	defer file.Close()
+	if err := s.listen(ctx, line, file); err != nil {
+		return err
+	}
+	end, err := file.Seek(0, io.SeekEnd)
+	if err == nil && end >= media.WAVHeaderSize {
+		header := media.WAVHeader(liveFormat, (end-media.WAVHeaderSize)/2)
+		_, err = file.WriteAt(header[:], 0)
+	}
+	if err == nil {
+		err = file.Close()
+	}
+	if err != nil {
+		return failed("write %s: %w", output, err)
+	}
+	fmt.Fprintf(i.errs, "%s  %s\n", output, size(uint64(end)))
+	return nil
+}
+
+var liveFormat = media.WAVFormat{SampleRate: 8000}
+
+// endless is a length that players take for "until the stream ends".
+const endless = 1 << 40
+
+// maxSilence bounds what a hole is filled with: after a longer one the
+// listener is better served by what is said now.
+const maxSilence = 50 // packets
+
+// listen writes a channel's audio as a WAV stream of linear PCM until the
+// channel closes or ctx ends, which is no error.
+func (s *site) listen(ctx context.Context, line tapped, w io.Writer) error {
+	stream, err := s.media(line.peer).Listen(ctx, connect.NewRequest(&tandemv1.ListenRequest{Channel: line.channel.Id}))
+	if err != nil {
+		return exit(exitStatus(err), "listen at recorder %s: %s", line.peer, plain(err))
+	}
+	defer stream.Close()
+	header := media.WAVHeader(liveFormat, endless)
+	if _, err := w.Write(header[:]); err != nil {
+		return failed("write audio: %w", err)
+	}
+	for stream.Receive() {
+		m := stream.Msg()
+		codec, err := media.ParseCodec(codecName(m.Codec))
+		if err != nil || codec == media.G722 {
+			return failed("channel %s sends %s, which cannot be heard here; recctl export does", line.channel.Id, orDash(codecName(m.Codec)))
+		}
+		const packet = 160 // samples of 20 ms
+		pcm := make([]byte, 2*packet*min(m.Lost, maxSilence), 2*packet*maxSilence+2*len(m.Payload))
+		for _, b := range m.Payload {
+			pcm = binary.LittleEndian.AppendUint16(pcm, uint16(codec.ToLinear(b)))
+		}
+		if _, err := w.Write(pcm); err != nil {
+			return failed("write audio: %w", err)
+		}
+	}
+	if err := stream.Err(); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+		return exit(exitStatus(err), "recorder %s ended the stream: %s", line.peer, plain(err))
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tandemv1 "tandem/api/tandem/v1"
+)
+
+func TestArrange(t *testing.T) {
+	app := (&invocation{}).app()
+	for _, c := range []struct{ given, want string }{
+		{"", ""},
+		{"status", "status"},
+		{"status --json", "--json status"},
+		{"show c7 --json", "--json show -- c7"},
+		{"export c7 -o dir --director a:1", "--director a:1 export -o dir -- c7"},
+		{"calls --from -10m --to=now", "calls --from -10m --to=now"},
+		{"export -o - c7", "export -o - -- c7"},
+		{"config check x.toml --kind recctl", "config check --kind recctl -- x.toml"},
+		{"show status", "show -- status"},
+		{"show -- -x --json", "show -- -x --json"},
+		{"help", "--help"},
+		{"help config check", "config check --help"},
+		{"show --bogus x", "show --bogus -- x"},
+		{"--version", "--version"},
+		{"calls --limit", "calls --limit"},
+	} {
+		got := arrange(app, append([]string{"recctl"}, strings.Fields(c.given)...))
+		if strings.Join(got[1:], " ") != c.want {
+			t.Errorf("%s: %s, want %s", c.given, strings.Join(got[1:], " "), c.want)
+		}
+	}
+}
+
+func TestWhen(t *testing.T) {
+	zone := time.FixedZone("CET", 3600)
+	now := noon.In(zone)
+	for s, want := range map[string]string{
+		"now":                  "2026-03-02 13:00:00",
+		"-10m":                 "2026-03-02 12:50:00",
+		"10m ago":              "2026-03-02 12:50:00",
+		"1h 30m ago":           "2026-03-02 11:30:00",
+		"09:30":                "2026-03-02 09:30:00",
+		"09:30:05":             "2026-03-02 09:30:05",
+		"2026-02-28 09:30":     "2026-02-28 09:30:00",
+		"2026-02-28":           "2026-02-28 00:00:00",
+		"2026-03-02T10:00:00Z": "2026-03-02 11:00:00",
+	} {
+		got, err := when(s, now)
+		if err != nil || got.In(zone).Format(time.DateTime) != want {
+			t.Errorf("%s: %v %v, want %s", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "ago", "-", "--10m", "-10", "25:00", "10m", "noon", "-10m ago"} {
+		if got, err := when(s, now); err == nil {
+			t.Errorf("%q: %v", s, got)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	tab := table{heading: []string{"A", "NUMBER", "B"}}
+	tab.add(text("ä"), number("%d", 7), cell{text: "up", colour: green})
+	tab.add(text("tab\tesc\x1b[2J"), number("%d", 12345678), text(""))
+	want := []string{
+		"A             NUMBER  B",
+		"ä                  7  up",
+		"tab?esc?[2J  12345678",
+	}
+	want[0] = "A              NUMBER  B"
+	want[1] = "ä                   7  up"
+	if got := tab.lines(false); !slices.Equal(got, want) {
+		t.Errorf("%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	coloured := strings.Join(tab.lines(true), "\n")
+	if !strings.Contains(coloured, "  \x1b[32mup\x1b[0m") || !strings.Contains(coloured, "\x1b[1mA\x1b[0m   ") {
+		t.Errorf("%q", coloured)
+	}
+	if (&table{heading: []string{"A"}}).lines(false) != nil {
+		t.Error("a table without rows has lines")
+	}
+}
+
+// What is drawn takes the place of what was, and never wraps.
+func TestScreen(t *testing.T) {
+	var b bytes.Buffer
+	s := &screen{out: &b, terminal: true}
+	s.draw([]string{"one", strings.Repeat("x", 200)})
+	s.draw([]string{"two"})
+	if want := "\r\x1b[Jone\n" + strings.Repeat("x", 120) + "\n\x1b[2A\r\x1b[Jtwo\n"; b.String() != want {
+		t.Errorf("%q", b.String())
+	}
+	b.Reset()
+	s = &screen{out: &b}
+	s.draw([]string{"one"})
+	s.draw([]string{"two"})
+	if b.String() != "one\ntwo\n" {
+		t.Errorf("%q", b.String())
+	}
+}
+
+func TestClip(t *testing.T) {
+	if got := clip("a\x1b[1mbcd\x1b[0me", 3); got != "a\x1b[1mbc\x1b[0m\x1b[0m" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestLengthAndSize(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 ms", 48 * time.Millisecond: "48 ms", 3249 * time.Millisecond: "3.2 s", 59999 * time.Millisecond: "59.9 s",
+		127 * time.Second: "2:07", time.Hour + 2*time.Minute + 7*time.Second: "1:02:07",
+	} {
+		if got := length(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 300 << 20: "300 MiB", 5 << 40: "5.0 TiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestNatural(t *testing.T) {
+	names := []string{"t10", "t2", "", "t1b", "s3", "t1", "t1a", "t02"}
+	slices.SortFunc(names, natural)
+	if got := strings.Join(names, " "); got != " s3 t1 t1a t1b t2 t02 t10" {
+		t.Error(got)
+	}
+}
+
+func detail(leg, recorder, group, state string, gap int64, ended bool) *tandemv1.LegDetail {
+	l := &tandemv1.Leg{Id: leg, Start: after(0)}
+	if ended {
+		l.End = after(time.Minute)
+	}
+	return &tandemv1.LegDetail{Record: &tandemv1.LegRecord{Call: &tandemv1.Call{Id: "c", Start: after(0)}, Leg: l, Recorder: recorder, Group: group, Secondary: group == "secondary", State: state, GapMs: gap}}
+}
+
+// A leg in parts on two recorders is one leg; a record without its leg is none.
+func TestMergeLegs(t *testing.T) {
+	rows := mergeLegs([]*tandemv1.LegDetail{
+		detail("l1", "rec-2", "primary", "complete", 100, true),
+		detail("l1", "rec-1", "primary", "interrupted", 40, false),
+		detail("l1", "rec-9", "secondary", "complete", 0, true),
+		{Record: &tandemv1.LegRecord{Recorder: "rec-1"}},
+		{},
+	})
+	if len(rows) != 2 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	r := rows[0]
+	if r.group != "primary" || strings.Join(r.recorders, " ") != "rec-1 rec-2" || r.state != "interrupted" || r.gapMs != 140 || r.leg.End == nil || r.partCount() != 2 {
+		t.Errorf("%+v", r)
+	}
+	if !rows[1].secondary || rows[1].gapMs != 0 {
+		t.Errorf("%+v", rows[1])
+	}
+}
+
+func TestSelectCopies(t *testing.T) {
+	rows := mergeLegs([]*tandemv1.LegDetail{
+		detail("whole", "rec-1", "primary", "complete", 0, true),
+		detail("whole", "rec-9", "secondary", "complete", 0, true),
+		detail("holed", "rec-1", "primary", "complete", 40, true),
+		detail("holed", "rec-9", "secondary", "complete", 0, true),
+		detail("alone", "rec-9", "secondary", "complete", 0, true),
+	})
+	for how, want := range map[string][3]int{"hide": {2, 3, 2}, "fill": {4, 1, 0}, "show": {5, 0, 0}} {
+		shown, hidden, fills := selectCopies(rows, how)
+		if got := [3]int{len(shown), hidden, fills}; got != want {
+			t.Errorf("%s: %v, want %v", how, got, want)
+		}
+	}
+}
+
+// Tracks are added where their times say, and clipped.
+func TestAddTracks(t *testing.T) {
+	sum := addTracks([]track{
+		{noon.Add(500 * time.Microsecond), []int16{30000, -30000, 5}},
+		{noon, []int16{1, 1, 1, 1, 10000, -10000}},
+	}, 8000)
+	if !sum.start.Equal(noon) || !slices.Equal(sum.samples, []int16{1, 1, 1, 1, 32767, -32768, 5}) {
+		t.Errorf("%v %v", sum.start, sum.samples)
+	}
+}
+
+func TestFileName(t *testing.T) {
+	row := mergeLegs([]*tandemv1.LegDetail{detail("l/1", "rec-1", "primary", "complete", 0, true)})
+	row[0].leg.UserName = "Ünal ../x"
+	takes := planTakes("../c", row, []peer{{"rec-1", "a:1"}}, tandemv1.Format_FORMAT_FLAC, false)
+	if got := fileName(takes[0], noon); got != "_c__nal_.._x_20260302-120000.flac" {
+		t.Error(got)
+	}
+}

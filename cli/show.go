@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/call"
+)
+
+func showCommand(i *invocation) *cli.Command {
+	return &cli.Command{
+		Name:      "show",
+		Usage:     "one call: its legs, which recorder has which part, what is missing and why",
+		ArgsUsage: "CALL",
+		Description: `With --json an object a line for each leg: the fields of calls --json, with
+parts[{recorder,channel,from,to,segments[]}] and gaps[{from,to,cause}]; a segment
+has id, file, start, end, codec, size, sha256, packets, lost, reordered,
+duplicates, max_jitter_ms, open.`,
+		Action: func(c *cli.Context) error {
+			given, err := arguments(c, "CALL")
+			if err != nil {
+				return err
+			}
+			s, err := i.site(c)
+			if err != nil {
+				return err
+			}
+			rows, err := s.call(c.Context, given[0])
+			if err != nil {
+				return err
+			}
+			if len(rows) == 0 {
+				return failed("no call %q; recctl calls lists those there are", given[0])
+			}
+			if c.Bool("json") {
+				for _, r := range rows {
+					if err := i.json(r.detailJSON(i.now())); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			i.showCall(rows)
+			return nil
+		},
+	}
+}
+
+// call is all that the recorders hold of one call; no rows if none knows it.
+func (s *site) call(ctx context.Context, id string) ([]legRow, error) {
+	answers, err := askRecorders(ctx, s, func(ctx context.Context, m tandemv1connect.MediaServiceClient) (*connect.Response[tandemv1.GetCallResponse], error) {
+		r, err := m.GetCall(ctx, connect.NewRequest(&tandemv1.GetCallRequest{Call: id}))
+		if connect.CodeOf(err) == connect.CodeNotFound {
+			return connect.NewResponse(&tandemv1.GetCallResponse{}), nil
+		}
+		return r, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var details []*tandemv1.LegDetail
+	for _, a := range answers {
+		details = append(details, a.value.Legs...)
+	}
+	return mergeLegs(details), nil
+}
+
+// whyMissing says what the cause of a gap means.
+var whyMissing = map[call.Cause]string{
+	call.CauseLoss:        "packets were sent and never arrived",
+	call.CauseOutage:      "the channel was attached and nothing came",
+	call.CauseFailover:    "between two recorders",
+	call.CauseDisk:        "arrived, and could not be written in time",
+	call.CauseInterrupted: "the recorder was not running",
+}
+
+func (i *invocation) showCall(rows []legRow) {
+	c := rows[0].call
+	fmt.Fprintf(i.out, "%s  %s\n", i.paint(bold, "call "+clean(c.Id)), clean(strings.Join([]string{"line " + orDash(c.Line), c.Kind, c.Direction, party(c)}, "  ")))
+	start, end := rows[0].callStart(), at(c.End)
+	if end.IsZero() {
+		fmt.Fprintf(i.out, "since %s (%s), ongoing\n\n", i.clock(start), length(max(0, i.now().Sub(start))))
+	} else {
+		fmt.Fprintf(i.out, "from %s to %s (%s), %s\n\n", i.clock(start), i.clock(end), length(max(0, end.Sub(start))), clean(orDash(c.EndCause)))
+	}
+	t := table{heading: []string{"LEG", "AGENT", "TURRET", "SOURCE", "START", "LENGTH", "STATE", "GAP", "ACCURACY", "GROUP", "RECORDERS"}}
+	for _, r := range rows {
+		t.add(text(r.leg.Id), text(r.agent()), text(r.leg.Device), text(r.leg.Source), text(i.clock(r.start())), number("%s", length(r.duration(i.now()))),
+			stateCell(r.state), gapCell(r.gapMs), text(r.leg.Accuracy), text(r.group), text(strings.Join(r.recorders, " ")))
+	}
+	i.print(&t)
+	segments := table{heading: []string{"LEG", "RECORDER", "CHANNEL", "FROM", "TO", "CODEC", "PACKETS", "LOST", "SIZE", "FILE"}}
+	gaps := table{heading: []string{"LEG", "GAP FROM", "TO", "LENGTH", "CAUSE", "WHY"}}
+	for _, r := range rows {
+		for _, p := range r.parts {
+			for _, s := range p.Segments {
+				file := s.File
+				if s.Open {
+					file += " (open)"
+				}
+				segments.add(text(r.leg.Id), text(p.Recorder), text(p.Channel), text(i.clock(at(s.Start))), text(i.clock(at(s.End))), text(codecName(s.Codec)),
+					number("%d", s.Packets), number("%d", s.Lost), number("%s", size(s.Size)), text(file))
+			}
+		}
+		for _, g := range r.gaps() {
+			gaps.add(text(r.leg.Id), text(i.instant(g.From)), text(i.instant(g.To)), gapCell(gapLength(g).Milliseconds()), text(g.Cause), text(whyMissing[call.Cause(g.Cause)]))
+		}
+	}
+	for _, t := range []table{segments, gaps} {
+		if len(t.rows) > 0 {
+			fmt.Fprintln(i.out)
+			i.print(&t)
+		}
+	}
+	if len(gaps.rows) == 0 {
+		fmt.Fprintln(i.out, "\nnothing is missing")
+	}
+	fmt.Fprintf(i.out, "\nhear it: recctl play %s   keep it: recctl export %s\n", clean(c.Id), clean(c.Id))
+}
+
+// instant is a time of day to the millisecond.
+func (i *invocation) instant(t interface{ AsTime() time.Time }) string {
+	return t.AsTime().In(i.zone).Format("15:04:05.000")
+}
+
+func gapLength(g *tandemv1.Gap) time.Duration { return at(g.To).Sub(at(g.From)) }
+
+type gapJSON struct {
+	From  stamp  `json:"from"`
+	To    stamp  `json:"to"`
+	Cause string `json:"cause"`
+}
+
+func gapsJSON(gaps []*tandemv1.Gap) []gapJSON {
+	j := make([]gapJSON, len(gaps))
+	for n, g := range gaps {
+		j[n] = gapJSON{stampOf(g.From), stampOf(g.To), g.Cause}
+	}
+	return j
+}
+
+type segmentJSON struct {
+	ID          string  `json:"id"`
+	File        string  `json:"file"`
+	Start       stamp   `json:"start"`
+	End         stamp   `json:"end"`
+	Codec       string  `json:"codec"`
+	Size        uint64  `json:"size"`
+	SHA256      string  `json:"sha256"`
+	Packets     uint64  `json:"packets"`
+	Lost        uint64  `json:"lost"`
+	Reordered   uint64  `json:"reordered"`
+	Duplicates  uint64  `json:"duplicates"`
+	MaxJitterMs float64 `json:"max_jitter_ms"`
+	Open        bool    `json:"open"`
+}
+
+type partJSON struct {
+	Recorder string        `json:"recorder"`
+	Channel  string        `json:"channel"`
+	From     stamp         `json:"from"`
+	To       stamp         `json:"to"`
+	Segments []segmentJSON `json:"segments"`
+}
+
+type legDetailJSON struct {
+	legJSON
+	Parts []partJSON `json:"parts"` // in place of their number
+	Gaps  []gapJSON  `json:"gaps"`
+}
+
+func (r legRow) detailJSON(now time.Time) legDetailJSON {
+	j := legDetailJSON{legJSON: r.json(now), Parts: []partJSON{}, Gaps: gapsJSON(r.gaps())}
+	for _, p := range r.parts {
+		part := partJSON{p.Recorder, p.Channel, stampOf(p.From), stampOf(p.To), []segmentJSON{}}
+		for _, s := range p.Segments {
+			part.Segments = append(part.Segments, segmentJSON{s.Id, s.File, stampOf(s.Start), stampOf(s.End), codecName(s.Codec), s.Size, s.Sha256,
+				s.Packets, s.Lost, s.Reordered, s.Duplicates, s.MaxJitterMs, s.Open})
+		}
+		j.Parts = append(j.Parts, part)
+	}
+	return j
+}

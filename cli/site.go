@@ -1,0 +1,241 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/rpc"
+)
+
+// site reaches the daemons of one site. Safe for concurrent use, but that
+// warn is called by one goroutine at a time.
+type site struct {
+	http      *http.Client
+	directors []peer
+	recorders []peer // those configured; the directors know more
+	timeout   time.Duration
+	warn      func(format string, args ...any)
+}
+
+// peer is one daemon to ask.
+type peer struct {
+	name    string // as the site calls it; its address while that is not known
+	address string
+}
+
+func (p peer) String() string {
+	if p.name == p.address {
+		return p.address
+	}
+	return p.name + " (" + p.address + ")"
+}
+
+func newSite(cfg Config, warn func(string, ...any)) *site {
+	return &site{http: rpc.NewClient(), directors: peersAt(cfg.Directors), recorders: peersAt(cfg.Recorders), timeout: cfg.Timeout.Std(), warn: warn}
+}
+
+func peersAt(addresses []string) []peer {
+	peers := make([]peer, len(addresses))
+	for n, a := range addresses {
+		peers[n] = peer{a, a}
+	}
+	return peers
+}
+
+func (s *site) director(p peer) tandemv1connect.DirectorServiceClient {
+	return tandemv1connect.NewDirectorServiceClient(s.http, "http://"+p.address)
+}
+
+func (s *site) media(p peer) tandemv1connect.MediaServiceClient {
+	return tandemv1connect.NewMediaServiceClient(s.http, "http://"+p.address)
+}
+
+// answer is what one peer said.
+type answer[T any] struct {
+	peer  peer
+	value T
+	err   error
+}
+
+// ask puts one question to all peers at once; each has the site's timeout.
+// The answers stand in the order of the peers.
+func ask[T any](ctx context.Context, s *site, peers []peer, question func(context.Context, peer) (T, error)) []answer[T] {
+	answers := make([]answer[T], len(peers))
+	var wg sync.WaitGroup
+	for n, p := range peers {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, s.timeout)
+			defer cancel()
+			value, err := question(ctx, p)
+			answers[n] = answer[T]{p, value, err}
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+// heard keeps the answers and warns of the peers that gave none. Only when
+// nobody answered is there an error: with status 3 when nobody was reached.
+func heard[T any](s *site, kind string, answers []answer[T]) ([]answer[T], error) {
+	var good, bad []answer[T]
+	for _, a := range answers {
+		if a.err == nil {
+			good = append(good, a)
+		} else {
+			bad = append(bad, a)
+		}
+	}
+	if len(good) == 0 {
+		return nil, nobody(kind, bad)
+	}
+	for _, a := range bad {
+		s.warn("%s %s left out: %s", kind, a.peer, s.reason(a.err))
+	}
+	return good, nil
+}
+
+// nobody is the error of a question that no peer answered.
+func nobody[T any](kind string, bad []answer[T]) error {
+	status, texts := ExitUnreached, make([]string, 0, len(bad))
+	for _, a := range bad {
+		texts = append(texts, fmt.Sprintf("%s: %s", a.peer, plain(a.err)))
+		status = min(status, exitStatus(a.err))
+	}
+	next := "is tandem-" + kind + " running there?"
+	if kind == "director" {
+		next += " --director ADDR names another"
+	}
+	if status != ExitUnreached {
+		next = "see its log"
+	}
+	return exit(status, "no %s answered (%s); %s", kind, strings.Join(texts, "; "), next)
+}
+
+// exitStatus tells a peer that was not reached from one that answered no.
+func exitStatus(err error) int {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
+		return ExitUnreached
+	case connect.CodeFailedPrecondition, connect.CodePermissionDenied:
+		return ExitRefused
+	}
+	return ExitFailed
+}
+
+func (s *site) reason(err error) string {
+	if connect.CodeOf(err) == connect.CodeDeadlineExceeded {
+		return fmt.Sprintf("no answer within %v", s.timeout)
+	}
+	return plain(err)
+}
+
+// plain says in a few words why a peer gave no answer.
+func plain(err error) string {
+	var wire *connect.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	case connect.CodeOf(err) == connect.CodeDeadlineExceeded:
+		return "no answer in time"
+	case errors.As(err, &wire):
+		return wire.Message()
+	}
+	return err.Error()
+}
+
+// status asks every director and merges what they say: each is believed
+// about itself, and the first about the rest.
+func (s *site) status(ctx context.Context) (*tandemv1.StatusResponse, error) {
+	answers, err := heard(s, "director", s.statusAnswers(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return mergeStatus(answers), nil
+}
+
+func (s *site) statusAnswers(ctx context.Context) []answer[*tandemv1.StatusResponse] {
+	return ask(ctx, s, s.directors, func(ctx context.Context, p peer) (*tandemv1.StatusResponse, error) {
+		r, err := s.director(p).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
+	})
+}
+
+func mergeStatus(answers []answer[*tandemv1.StatusResponse]) *tandemv1.StatusResponse {
+	merged := &tandemv1.StatusResponse{Site: answers[0].value.Site, Generated: answers[0].value.Generated}
+	for _, a := range answers {
+		merged.Directors = append(merged.Directors, a.value.Directors...)
+		merged.Watchdogs = append(merged.Watchdogs, a.value.Watchdogs...)
+		merged.Recorders = append(merged.Recorders, a.value.Recorders...)
+		merged.Alarms = append(merged.Alarms, a.value.Alarms...)
+	}
+	merged.Directors = distinct(merged.Directors, func(d *tandemv1.DirectorStatus) string { return d.Group + "/" + d.Name })
+	merged.Watchdogs = distinct(merged.Watchdogs, func(w *tandemv1.WatchdogStatus) string { return w.Name })
+	merged.Recorders = distinct(merged.Recorders, func(r *tandemv1.RecorderStatus) string { return r.Group + "/" + r.Name })
+	merged.Alarms = distinct(merged.Alarms, func(a *tandemv1.Alarm) string { return a.What + "/" + a.Object })
+	return merged
+}
+
+// distinct keeps the first of each key, sorted by key.
+func distinct[T any](all []T, key func(T) string) []T {
+	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
+	return slices.CompactFunc(all, func(a, b T) bool { return key(a) == key(b) })
+}
+
+// findRecorders is where the media are: the recorders the directors know and
+// those configured. Without a director the configured ones must do.
+func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
+	answers, err := heard(s, "director", s.statusAnswers(ctx))
+	if err != nil && len(s.recorders) == 0 {
+		return nil, err
+	}
+	if err != nil {
+		s.warn("%v", err)
+	}
+	var found []peer
+	for _, a := range answers {
+		for _, r := range a.value.Recorders {
+			if r.Address != "" {
+				found = append(found, peer{r.Name, r.Address})
+			}
+		}
+	}
+	found = append(found, s.recorders...)
+	if len(found) == 0 {
+		return nil, exit(ExitUnreached, "the director knows no recorder; add a [[recorder]] to director.toml, or recorders to recctl.toml")
+	}
+	found = distinct(found, func(p peer) string { return p.address })
+	slices.SortStableFunc(found, func(a, b peer) int { return natural(a.name, b.name) })
+	return found, nil
+}
+
+// askRecorders puts one question to every recorder.
+func askRecorders[T any](ctx context.Context, s *site, question func(context.Context, tandemv1connect.MediaServiceClient) (*connect.Response[T], error)) ([]answer[*T], error) {
+	peers, err := s.findRecorders(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return heard(s, "recorder", ask(ctx, s, peers, func(ctx context.Context, p peer) (*T, error) {
+		r, err := question(ctx, s.media(p))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
+	}))
+}
