@@ -268,3 +268,12 @@ func (c *Catalog) KeepWindows(ctx context.Context, from, to time.Time) (map[call
 	}
 	return byChannel, blind, nil
 }
+
+// CountOpenLegs is how many legs last.
+func (c *Catalog) CountOpenLegs(ctx context.Context) (int, error) {
+	var n int
+	if err := c.read.QueryRowContext(ctx, `SELECT count(*) FROM legs WHERE end_us IS NULL AND interrupted_us IS NULL`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count open legs: %w", err)
+	}
+	return n, nil
+}
