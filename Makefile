@@ -1,0 +1,60 @@
+# make demo   the whole system on loopback, broken on purpose, judged from the audio
+# make test   everything that must hold before a change lands
+# make help   the rest
+
+.DEFAULT_GOAL := help
+.SHELLFLAGS   := -eu -c
+TOOL          := go tool -modfile=tools/go.mod
+VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+DAEMONS       := director recorder turretsim
+
+.PHONY: help build demo test check unit race stories fuzz bench soak generate clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+build: ## all programs, into bin/
+	@mkdir -p bin
+	@for d in $(DAEMONS); do go build -ldflags '-X tandem/internal/daemon.version=$(VERSION)' -o bin/tandem-$$d ./cmd/$$d; done
+	@go build -ldflags '-X tandem/internal/daemon.version=$(VERSION)' -o bin/recctl ./cmd/recctl
+
+demo: build ## the whole system on loopback: breaks it, shows that nothing was lost
+	@bin/recctl demo
+
+test: ## everything: set-up, format, vet, static checks, generated code, unit, race, fuzz smoke, stories
+	@tools/setup
+	@$(MAKE) --no-print-directory check race fuzz build stories
+
+check: ## format, vet, static checks, and that generated code is what make generate makes
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+	@before=$$(cat api/tandem/v1/*.go api/tandem/v1/*/*.go | sha256sum); $(MAKE) --no-print-directory generate; \
+	after=$$(cat api/tandem/v1/*.go api/tandem/v1/*/*.go | sha256sum); \
+	[ "$$before" = "$$after" ] || { echo "make generate changes api/: commit what it makes"; exit 1; }
+
+race: ## unit tests and simulations under the race detector
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 8m ./...
+
+unit: ## unit tests only, without the race detector
+	go test ./...
+
+fuzz: ## every fuzz target for a short while (TIME=3s)
+	@tools/fuzz-smoke $(or $(TIME),3s)
+
+stories: build ## script stories with the real programs, killed and restarted
+	TANDEM_BIN=$(CURDIR)/bin go test -count=1 -timeout 8m ./cli/stories
+
+bench: ## packets in at the socket to bytes in the journal, beside a bare drain and a goroutine a socket
+	go test -run '^$$' -bench Intake -benchtime 1x -timeout 20m ./recorder/intake
+
+soak: build ## 1,000 turrets with 4 mixes each for ten minutes (TURRETS=, MINUTES=)
+	TANDEM_BIN=$(CURDIR)/bin TANDEM_SOAK_TURRETS=$(or $(TURRETS),1000) TANDEM_SOAK_MINUTES=$(or $(MINUTES),10) \
+	go test -count=1 -v -timeout 60m -run Soak ./cli/stories
+
+generate: ## api/ from its .proto files
+	@$(TOOL) buf generate
+
+clean: ## remove what was built
+	rm -rf bin dist
