@@ -1,0 +1,101 @@
+package rtpstream
+
+import "time"
+
+// Wall is a wall clock time in nanoseconds since 1970: a kernel receive time,
+// or what an anchor makes of an RTP timestamp.
+type Wall int64
+
+// WallOf is t as a Wall.
+func WallOf(t time.Time) Wall { return Wall(t.UnixNano()) }
+
+// Time is w as a time.Time in UTC.
+func (w Wall) Time() time.Time { return time.Unix(0, int64(w)).UTC() }
+
+// Sub is the time from v to w.
+func (w Wall) Sub(v Wall) time.Duration { return time.Duration(w - v) }
+
+// Add is the wall time d after w.
+func (w Wall) Add(d time.Duration) Wall { return w + Wall(d) }
+
+const (
+	anchorWindow = 10 * time.Second // a clock 200 ppm off moves 2 ms in it
+	reportFresh  = 30 * time.Second // six sender reports
+	reportSane   = time.Second      // a sender whose clock differs more is not believed
+)
+
+// Anchor ties one run's RTP timestamps to wall clock time: by the sender's
+// reports (RFC 3550 6.4.1) where there are believable ones, else by the
+// packets that travelled fastest, the lower envelope of arrival - timestamp.
+// The envelope is renewed every ten seconds, so it follows a drifting clock.
+type Anchor struct {
+	Rate   int           // timestamp units a second
+	Low    time.Duration // least arrival - timestamp in the window that lasts
+	Prev   time.Duration // and in the one before
+	Until  int64         // timestamp at which the window ends
+	Report time.Duration // NTP - timestamp of the last believable report
+	At     int64         // its timestamp
+	Heard  bool          // there is such a report
+}
+
+// span is the length of n timestamp units.
+func (a *Anchor) span(n int64) time.Duration {
+	rate := int64(a.Rate)
+	return time.Duration(n/rate)*time.Second + time.Duration(n%rate)*time.Second/time.Duration(rate)
+}
+
+// units is the number of whole timestamp units in d, rounded to the nearest.
+func (a *Anchor) units(d time.Duration) int64 {
+	rate := time.Duration(a.Rate)
+	seconds, rest := d/time.Second, d%time.Second
+	if rest < 0 {
+		seconds, rest = seconds-1, rest+time.Second
+	}
+	return int64(seconds*rate + (rest*rate+time.Second/2)/time.Second)
+}
+
+// start begins the envelope at a run's first packet.
+func (a *Anchor) start(ts int64, arrival Wall) {
+	a.Low = time.Duration(arrival) - a.span(ts)
+	a.Prev, a.Until = a.Low, ts+a.units(anchorWindow)
+}
+
+// observe takes a packet's arrival into the envelope.
+func (a *Anchor) observe(ts int64, arrival Wall) {
+	offset := time.Duration(arrival) - a.span(ts)
+	window := a.units(anchorWindow)
+	switch {
+	case ts >= a.Until+window: // after a long silence the old envelope says nothing
+		a.start(ts, arrival)
+	case ts >= a.Until:
+		a.Prev, a.Low, a.Until = a.Low, offset, a.Until+window
+	default:
+		a.Low = min(a.Low, offset)
+	}
+}
+
+// report takes a sender report: the sender's clock read ntp at timestamp ts.
+func (a *Anchor) report(ts int64, ntp Wall) {
+	offset := time.Duration(ntp) - a.span(ts)
+	if d := offset - min(a.Low, a.Prev); d < -reportSane || d > reportSane {
+		a.Heard = false
+		return
+	}
+	a.Report, a.At, a.Heard = offset, ts, true
+}
+
+func (a *Anchor) offset(ts int64) time.Duration {
+	if a.Heard && ts-a.At < a.units(reportFresh) {
+		return a.Report
+	}
+	return min(a.Low, a.Prev)
+}
+
+// Wall is when the sample at timestamp ts was sent, as now estimated.
+func (a *Anchor) Wall(ts int64) Wall { return Wall(a.span(ts) + a.offset(ts)) }
+
+// After is the number of samples in d.
+func (a *Anchor) After(d time.Duration) int64 { return a.units(d) }
+
+// Span is how long n samples last.
+func (a *Anchor) Span(n int64) time.Duration { return a.span(n) }

@@ -1,0 +1,223 @@
+// Package rtpstream makes one timeline of the packets of one channel
+// (RFC 3550): it extends sequence numbers and timestamps, tells late packets
+// from duplicates and a new start from a loss, says which holes are silence
+// and why the others are there, and ties it all to the wall clock.
+//
+// Everything here is a value and a function of packets and their arrival;
+// nothing reads a clock, and nothing is safe for concurrent use.
+package rtpstream
+
+import (
+	"slices"
+	"time"
+
+	"tandem/internal/call"
+	"tandem/internal/media"
+)
+
+const (
+	maxRuns       = 4                // gone on with at a time
+	maxCandidates = 8                // first packets of runs that have no second one yet
+	runIdle       = 10 * time.Second // after which a run ends if another one has packets
+	headRoom      = 40 * time.Millisecond
+)
+
+// Packet is one RTP packet of G.711, or of comfort noise.
+type Packet struct {
+	SSRC    uint32
+	Seq     uint16
+	TS      uint32
+	Marker  bool        // first packet of a talkspurt (RFC 3551 4.1)
+	Codec   media.Codec // empty: no audio, and no reason to begin a new run
+	Payload []byte      // a byte a sample; empty for comfort noise
+}
+
+func (p Packet) samples() int64 { return int64(len(p.Payload)) }
+
+// Placed says where a packet belongs.
+type Placed struct {
+	Run     *Run
+	Verdict Verdict
+	At      int64 // extended timestamp of its first sample
+	Arrival Wall
+	Payload []byte
+}
+
+// Candidate is the first packet of what may become a run. It is heard when a
+// second one fits it (RFC 3550 A.1, probation), or when nothing else came for
+// a while: a single forged datagram makes no file.
+type Candidate struct {
+	Run    *Run
+	Packet Packet // with its own copy of the payload
+}
+
+// Stream is a channel's timeline: the runs that still may get packets. Its
+// fields are its whole state.
+type Stream struct {
+	Runs       []*Run // the one that began last is last
+	Candidates []Candidate
+	Edge       Wall // after the last sample of any run; 0: none yet
+	Away       bool // the recorder stopped since the last packet
+	Since      Wall // and when it was last known to run
+	Drops      []Drop
+	Strays     int64 // packets that fitted nothing, given up because too many others did
+
+	placed []Placed
+	ended  []*Run
+}
+
+// Push takes one packet in order of the journal. It returns where packets
+// belong, usually this one, and the runs that got their last. Both slices and
+// the payloads in them are valid until the next call.
+func (s *Stream) Push(p Packet, arrival Wall) (placed []Placed, ended []*Run) {
+	s.placed, s.ended = s.placed[:0], s.ended[:0]
+	for i := len(s.Runs) - 1; i >= 0; i-- {
+		r := s.Runs[i]
+		if seq, ts, ok := r.fit(p, arrival); ok {
+			s.place(r, p, ts, arrival, r.take(p, seq, ts, arrival))
+			return s.placed, s.ended
+		}
+	}
+	for i, c := range s.Candidates {
+		seq, ts, ok := c.Run.fit(p, arrival)
+		if !ok {
+			continue
+		}
+		if verdict := c.Run.take(p, seq, ts, arrival); verdict != Duplicate {
+			s.Candidates = slices.Delete(s.Candidates, i, i+1)
+			s.begin(c)
+			s.place(c.Run, p, ts, arrival, verdict)
+		}
+		return s.placed, s.ended
+	}
+	s.consider(p, arrival)
+	return s.placed, s.ended
+}
+
+func (s *Stream) place(r *Run, p Packet, ts int64, arrival Wall, verdict Verdict) {
+	s.placed = append(s.placed, Placed{r, verdict, ts, arrival, p.Payload})
+	if verdict != Duplicate {
+		s.Edge = max(s.Edge, r.Anchor.Wall(ts+p.samples()))
+		s.Away = false
+	}
+}
+
+// begin makes a run of a candidate.
+func (s *Stream) begin(c Candidate) {
+	r := c.Run
+	first := extend(r.TS, c.Packet.TS)
+	r.Head = s.head(r.Anchor.Wall(r.Pending[0].From), c.Packet.Marker)
+	s.Runs = append(s.Runs, r)
+	s.place(r, c.Packet, first, r.Began, Next)
+	for len(s.Runs) > maxRuns {
+		s.end(slices.IndexFunc(s.Runs, func(o *Run) bool {
+			return !slices.ContainsFunc(s.Runs, func(older *Run) bool { return older.Arrival < o.Arrival })
+		}))
+	}
+}
+
+func (s *Stream) end(i int) {
+	s.ended = append(s.ended, s.Runs[i])
+	s.Runs = slices.Delete(s.Runs, i, i+1)
+}
+
+// head is what is missing before a run that begins at the given time, nil
+// when nothing is known to be. Between two runs no sequence number tells, so
+// only a talkspurt's first packet proves silence before it; and after the
+// recorder was away nothing does.
+func (s *Stream) head(begin Wall, marker bool) *Hole {
+	from := s.Edge
+	if from == 0 && s.Away {
+		from = s.Since
+	}
+	h := &Hole{Start: from, End: begin}
+	switch {
+	case from == 0 || begin.Sub(from) <= headRoom:
+		return nil
+	case s.Away:
+		h.Cause = call.CauseInterrupted
+	default:
+		h.Cause = causeOf(from, begin, s.Drops)
+		if marker && h.Cause != call.CauseDisk {
+			return nil
+		}
+	}
+	return h
+}
+
+// consider keeps a packet that fits nothing as the possible first of a run.
+func (s *Stream) consider(p Packet, arrival Wall) {
+	if p.Codec == "" {
+		return // comfort noise alone carries nothing to keep
+	}
+	if len(s.Candidates) == maxCandidates {
+		s.Candidates = slices.Delete(s.Candidates, 0, 1)
+		s.Strays++
+	}
+	p.Payload = slices.Clone(p.Payload)
+	s.Candidates = append(s.Candidates, Candidate{newRun(p, arrival), p})
+}
+
+// Expire is Push for the passing of time: everything that arrived before now
+// has been pushed. Candidates left alone become runs, idle runs end when
+// there is another.
+func (s *Stream) Expire(now Wall) (placed []Placed, ended []*Run) {
+	s.placed, s.ended = s.placed[:0], s.ended[:0]
+	for len(s.Candidates) > 0 && now.Sub(s.Candidates[0].Run.Arrival) > runIdle {
+		c := s.Candidates[0]
+		s.Candidates = slices.Delete(s.Candidates, 0, 1)
+		s.begin(c)
+	}
+	for i := 0; i < len(s.Runs) && len(s.Runs) > 1; {
+		if now.Sub(s.Runs[i].Arrival) > runIdle {
+			s.end(i)
+		} else {
+			i++
+		}
+	}
+	s.Drops = slices.DeleteFunc(s.Drops, func(d Drop) bool { return d.To < s.Edge })
+	return s.placed, s.ended
+}
+
+// Finish ends the stream: whatever was waited for does not come any more.
+func (s *Stream) Finish() (placed []Placed, ended []*Run) {
+	s.placed, s.ended = s.placed[:0], s.ended[:0]
+	for _, c := range s.Candidates {
+		s.begin(c)
+	}
+	s.Candidates = nil
+	for len(s.Runs) > 0 {
+		s.end(0)
+	}
+	return s.placed, s.ended
+}
+
+// Interrupt notes that the recorder stopped here, last known to run at since.
+func (s *Stream) Interrupt(since Wall) {
+	for _, r := range s.Runs {
+		if n := len(r.Marks); n == 0 || r.Marks[n-1] != r.High {
+			r.Marks = append(r.Marks, r.High)
+		}
+	}
+	if !s.Away {
+		s.Away, s.Since = true, since
+	}
+}
+
+// Drop notes that packets of this time arrived and could not be kept.
+func (s *Stream) Drop(d Drop) {
+	s.Drops = append(s.Drops, d)
+	for _, r := range s.Runs {
+		r.Drops = append(r.Drops, d)
+	}
+}
+
+// Report takes a sender report: the sender's clock read ntp at timestamp ts.
+func (s *Stream) Report(ssrc uint32, ts uint32, ntp Wall) {
+	for i := len(s.Runs) - 1; i >= 0; i-- {
+		if r := s.Runs[i]; r.SSRC == ssrc {
+			r.Anchor.report(extend(r.TS, ts), ntp)
+			return
+		}
+	}
+}

@@ -1,0 +1,384 @@
+package rtpstream
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"tandem/internal/call"
+	"tandem/internal/media"
+)
+
+const t0 = Wall(1_772_442_000_000_000_000)
+
+func ms(n float64) time.Duration { return time.Duration(n * float64(time.Millisecond)) }
+
+// talker sends 20 ms packets; its fields say what the next one is.
+type talker struct {
+	ssrc uint32
+	seq  uint16
+	ts   uint32
+	at   Wall
+}
+
+func (k *talker) packet() (Packet, Wall) {
+	p := Packet{SSRC: k.ssrc, Seq: k.seq, TS: k.ts, Codec: media.PCMU, Payload: make([]byte, 160)}
+	at := k.at
+	k.lose(1)
+	return p, at
+}
+
+func (k *talker) lose(n int) {
+	k.seq += uint16(n)
+	k.ts += uint32(160 * n)
+	k.at = k.at.Add(ms(20) * time.Duration(n))
+}
+
+func (k *talker) silent(d time.Duration) {
+	k.ts += uint32(d.Milliseconds() * 8)
+	k.at = k.at.Add(d)
+}
+
+// heard is all that came out of a stream.
+type heard struct {
+	placed []Placed
+	holes  []Hole
+	heads  []Hole
+	runs   int
+}
+
+func (h *heard) take(placed []Placed, ended []*Run) {
+	for _, p := range placed {
+		p.Payload = nil
+		h.placed = append(h.placed, p)
+		h.holes = p.Run.Settle(h.holes, false)
+	}
+	for _, r := range ended {
+		h.holes = r.Settle(h.holes, true)
+		h.runs++
+		if r.Head != nil {
+			h.heads = append(h.heads, *r.Head)
+		}
+	}
+}
+
+func TestHoles(t *testing.T) {
+	type steps func(k *talker, s *Stream, send func(n int))
+	for _, c := range []struct {
+		name   string
+		steps  steps
+		runs   int
+		causes []call.Cause // of holes then heads, "" for silence
+	}{
+		{"nothing missing", func(k *talker, s *Stream, send func(int)) { send(100) }, 1, nil},
+		{"silence", func(k *talker, s *Stream, send func(int)) { send(9); k.silent(time.Hour); send(9) }, 1, []call.Cause{""}},
+		{"a silence longer than the timestamp's half", func(k *talker, s *Stream, send func(int)) { send(9); k.silent(100 * time.Hour); send(9) }, 1, []call.Cause{""}},
+		{"loss", func(k *talker, s *Stream, send func(int)) { send(9); k.lose(3); send(9) }, 1, []call.Cause{call.CauseLoss}},
+		{"outage", func(k *talker, s *Stream, send func(int)) { send(9); k.lose(1000); send(9) }, 1, []call.Cause{call.CauseOutage}},
+		{"outage past the sequence's misjudged half", func(k *talker, s *Stream, send func(int)) { send(9); k.lose(0x8000); send(9) }, 2, []call.Cause{call.CauseOutage}},
+		{"interrupted", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Interrupt(k.at)
+			k.lose(100)
+			send(9)
+		}, 1, []call.Cause{call.CauseInterrupted}},
+		{"silent while we were away", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Interrupt(k.at)
+			k.silent(time.Second)
+			send(9)
+		}, 1, []call.Cause{""}},
+		{"loss after we were back", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Interrupt(k.at)
+			send(9)
+			k.lose(2)
+			send(9)
+		}, 1, []call.Cause{call.CauseLoss}},
+		{"disk", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			from := k.at
+			k.lose(100)
+			s.Drop(Drop{from, k.at})
+			send(9)
+		}, 1, []call.Cause{call.CauseDisk}},
+		{"another source while we were away", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Interrupt(k.at)
+			k.lose(100)
+			k.ssrc++
+			send(9)
+		}, 2, []call.Cause{call.CauseInterrupted}},
+		{"away before the first packet", func(k *talker, s *Stream, send func(int)) {
+			s.Interrupt(k.at)
+			k.lose(100)
+			send(9)
+		}, 1, []call.Cause{call.CauseInterrupted}},
+		{"another source at once", func(k *talker, s *Stream, send func(int)) { send(9); k.ssrc++; send(9) }, 2, nil},
+		{"timestamps jump", func(k *talker, s *Stream, send func(int)) { send(9); k.ts += 1 << 20; send(9) }, 2, nil},
+		{"timestamps jump back", func(k *talker, s *Stream, send func(int)) { send(9); k.ts -= 1 << 20; send(9) }, 2, nil},
+		{"sequence jumps by its half", func(k *talker, s *Stream, send func(int)) { send(9); k.seq += 0x8000; send(9) }, 2, nil},
+		{"sequence jumps in no time", func(k *talker, s *Stream, send func(int)) { send(9); k.seq += 10; send(9) }, 1, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k, s, h := &talker{7, 65530, 1<<32 - 500, t0}, &Stream{}, &heard{}
+			sent := 0
+			c.steps(k, s, func(n int) {
+				for range n {
+					h.take(s.Push(k.packet()))
+					sent++
+				}
+			})
+			h.take(s.Finish())
+			var causes []call.Cause
+			for _, hole := range append(h.holes, h.heads...) {
+				causes = append(causes, hole.Cause)
+			}
+			if h.runs != c.runs || !slices.Equal(causes, c.causes) {
+				t.Errorf("%d runs and holes %q, want %d and %q", h.runs, causes, c.runs, c.causes)
+			}
+			if len(h.placed) != sent || s.Strays != 0 {
+				t.Errorf("%d of %d packets placed, %d strays", len(h.placed), sent, s.Strays)
+			}
+		})
+	}
+}
+
+// A hole's ends are known to the sample and, on the wall, to the millisecond.
+func TestHoleExtent(t *testing.T) {
+	k, s, h := &talker{7, 1, 1000, t0}, &Stream{}, &heard{}
+	for range 10 {
+		h.take(s.Push(k.packet()))
+	}
+	k.lose(5)
+	for range 10 {
+		h.take(s.Push(k.packet()))
+	}
+	h.take(s.Finish())
+	want := []Hole{{From: 2600, To: 3400, Start: t0.Add(ms(200)), End: t0.Add(ms(300)), Lost: 5, Cause: call.CauseLoss, after: 10}}
+	if !reflect.DeepEqual(h.holes, want) {
+		t.Errorf("got %+v\nwant %+v", h.holes, want)
+	}
+}
+
+// Any order, duplicates and losses, over the wrap of both counters: every
+// packet is placed once, where its sender meant it, and the holes are exactly
+// the packets that did not come and the silences between those that did.
+func TestStreamAgainstModel(t *testing.T) {
+	type sent struct {
+		Packet
+		from, to int64 // extended
+		at       Wall
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		seq, ts := rapid.Uint16().Draw(t, "seq"), rapid.Uint32().Draw(t, "ts")
+		if rapid.Bool().Draw(t, "near the wrap") {
+			seq, ts = -seq%50, -ts%9000
+		}
+		var all []sent
+		ext, at := int64(0), t0
+		for range rapid.IntRange(2, 300).Draw(t, "packets") {
+			size := rapid.SampledFrom([]int{80, 160, 160, 160, 240}).Draw(t, "size")
+			if rapid.IntRange(0, 9).Draw(t, "silence") == 0 {
+				gap := rapid.Int64Range(1, 8*3600_000).Draw(t, "length")
+				ext, at = ext+gap, at.Add(time.Duration(gap)*125*time.Microsecond)
+			}
+			all = append(all, sent{Packet{SSRC: 1, Seq: seq + uint16(len(all)), TS: ts + uint32(ext), Codec: media.PCMU, Payload: make([]byte, size)}, ext, ext + int64(size), at})
+			ext, at = ext+int64(size), at.Add(time.Duration(size)*125*time.Microsecond)
+		}
+		var arrivals []sent
+		got := make([]bool, len(all))
+		for i, p := range all {
+			copies := rapid.SampledFrom([]int{1, 1, 1, 1, 0, 2}).Draw(t, "copies")
+			for range copies {
+				q := p
+				q.at = q.at.Add(ms(float64(rapid.IntRange(0, 900).Draw(t, "delay"))))
+				arrivals = append(arrivals, q)
+			}
+			got[i] = copies > 0
+		}
+		slices.SortStableFunc(arrivals, func(a, b sent) int { return int(a.at - b.at) })
+
+		s, h := &Stream{}, &heard{}
+		for i, p := range arrivals {
+			if i == len(arrivals)/2 { // what is stored goes on as if it never had been
+				text, err := json.Marshal(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s = &Stream{}
+				if err := json.Unmarshal(text, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.take(s.Push(p.Packet, p.at))
+		}
+		h.take(s.Finish())
+		if len(arrivals) == 0 {
+			return
+		}
+		if h.runs != 1 || s.Strays != 0 {
+			t.Fatalf("%d runs, %d strays", h.runs, s.Strays)
+		}
+		byTS := map[int64]int{}
+		for _, p := range h.placed {
+			if p.Verdict != Duplicate {
+				byTS[p.At]++
+			}
+		}
+		var holes []Hole
+		last, shift, first := -1, int64(0), true
+		for i, p := range all {
+			if !got[i] {
+				continue
+			}
+			if first { // extended numbers begin where the run began; align the model to it
+				shift, first = alignment(byTS, p.TS, p.from), false
+			}
+			if byTS[p.from+shift] != 1 {
+				t.Fatalf("packet %d placed %d times at %d", i, byTS[p.from+shift], p.from+shift)
+			}
+			delete(byTS, p.from+shift)
+			if last >= 0 && p.from > all[last].to {
+				holes = append(holes, Hole{From: all[last].to + shift, To: p.from + shift, Lost: int64(i - last - 1)})
+			}
+			last = i
+		}
+		if len(byTS) != 0 {
+			t.Fatalf("placed where nothing was sent: %v", byTS)
+		}
+		for i := range h.holes {
+			h.holes[i] = Hole{From: h.holes[i].From, To: h.holes[i].To, Lost: h.holes[i].Lost}
+		}
+		if !slices.Equal(h.holes, holes) {
+			t.Fatalf("holes %+v\nwant %+v", h.holes, holes)
+		}
+	})
+}
+
+// alignment is what to add to the model's timestamps to get the run's: the
+// run's first in time is the model's first.
+func alignment(placed map[int64]int, ts uint32, from int64) int64 {
+	least := int64(1<<63 - 1)
+	for at := range placed {
+		least = min(least, at)
+	}
+	if uint32(least) != ts {
+		return 1 << 62 // the low bits must be those on the wire
+	}
+	return least - from
+}
+
+// A clock 200 ppm off, either way, stays within a packet of the wall; and the
+// anchor follows reports that can be believed and no others.
+func TestAnchorFollowsDrift(t *testing.T) {
+	for _, ppm := range []float64{-200, 0, 200} {
+		s := &Stream{}
+		var r *Run
+		worst := time.Duration(0)
+		for i := range 50 * 900 {
+			at := t0.Add(time.Duration(float64(i) * 20e6 * (1 + ppm/1e6)))
+			late := ms(float64(i * 7919 % 40)) // jitter
+			placed, _ := s.Push(Packet{SSRC: 1, Seq: uint16(i), TS: uint32(i * 160), Codec: media.PCMA, Payload: make([]byte, 160)}, at.Add(late))
+			for _, p := range placed {
+				r = p.Run
+			}
+			if r != nil && i > 500 {
+				worst = max(worst, r.Anchor.Wall(int64(i*160)).Sub(at).Abs())
+			}
+		}
+		if worst > ms(10) {
+			t.Errorf("%v ppm: anchor off by %v", ppm, worst)
+		}
+		end := r.End()
+		s.Report(1, uint32(end), r.Anchor.Wall(end).Add(-ms(300)))
+		if got, want := r.Anchor.Wall(end), WallOf(t0.Add(time.Duration(900e9*(1+ppm/1e6))).Time()).Add(-ms(300)); got.Sub(want).Abs() > ms(10) {
+			t.Errorf("%v ppm: report not followed: off by %v", ppm, got.Sub(want))
+		}
+		before := r.Anchor.Wall(end).Add(ms(300))
+		s.Report(1, uint32(end), r.Anchor.Wall(end).Add(time.Hour))
+		if d := r.Anchor.Wall(end).Sub(before).Abs(); d > ms(1) {
+			t.Errorf("%v ppm: an unset clock was believed: off by %v", ppm, d)
+		}
+	}
+}
+
+// RFC 3550 6.4.1: packets alternately on time and 16 ms late have a mean
+// deviation of 16 ms, which the estimate approaches.
+func TestJitter(t *testing.T) {
+	s := &Stream{}
+	k := &talker{1, 1, 1, t0}
+	for i := range 200 {
+		p, at := k.packet()
+		s.Push(p, at.Add(ms(16)*time.Duration(i%2)))
+	}
+	if j := s.Runs[0].JitterTime(); j < ms(15) || j > ms(16) {
+		t.Errorf("jitter %v", j)
+	}
+}
+
+// Forged packets make no runs, and the true stream is not disturbed.
+func TestForgedPackets(t *testing.T) {
+	s, h := &Stream{}, &heard{}
+	k := &talker{1, 1, 1, t0}
+	forged := 0
+	for i := range 1000 {
+		h.take(s.Push(k.packet()))
+		for j := range 3 {
+			forged++
+			h.take(s.Push(Packet{SSRC: uint32(100 + i*3 + j), Seq: uint16(i * 77), TS: uint32(i * 99991), Codec: media.PCMU, Payload: []byte{1}}, k.at))
+		}
+	}
+	if len(s.Runs) != 1 || len(s.Candidates) != maxCandidates || s.Strays != int64(forged-maxCandidates) || len(h.placed) != 1000 {
+		t.Errorf("%d runs, %d candidates, %d strays, %d placed", len(s.Runs), len(s.Candidates), s.Strays, len(h.placed))
+	}
+}
+
+// A packet that nothing follows is kept all the same.
+func TestLonePacketIsKept(t *testing.T) {
+	s, h := &Stream{}, &heard{}
+	k := &talker{1, 1, 1, t0}
+	h.take(s.Push(k.packet()))
+	h.take(s.Expire(k.at.Add(time.Second)))
+	if len(h.placed) != 0 {
+		t.Fatal("heard too early")
+	}
+	h.take(s.Expire(k.at.Add(time.Minute)))
+	if len(h.placed) != 1 || len(s.Runs) != 1 {
+		t.Errorf("%d placed in %d runs", len(h.placed), len(s.Runs))
+	}
+}
+
+// An old source's late packets still find their run after a new one began.
+func TestLateAfterRestart(t *testing.T) {
+	s, h := &Stream{}, &heard{}
+	k := &talker{1, 1, 1, t0}
+	h.take(s.Push(k.packet()))
+	h.take(s.Push(k.packet()))
+	late, _ := k.packet()
+	h.take(s.Push(k.packet()))
+	k.ssrc = 2
+	h.take(s.Push(k.packet()))
+	h.take(s.Push(k.packet()))
+	h.take(s.Push(late, k.at))
+	h.take(s.Expire(k.at.Add(runIdle)))
+	h.take(s.Finish())
+	if len(h.placed) != 6 || h.placed[5].Verdict != Late || h.placed[5].Run.SSRC != 1 || h.runs != 2 || h.holes != nil {
+		t.Errorf("%+v", h)
+	}
+}
+
+func BenchmarkPush(b *testing.B) {
+	s := &Stream{}
+	payload := make([]byte, 160)
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Push(Packet{SSRC: 1, Seq: uint16(i), TS: uint32(i * 160), Codec: media.PCMU, Payload: payload}, t0.Add(time.Duration(i)*20*time.Millisecond))
+		i++
+	}
+}
