@@ -20,8 +20,18 @@ import (
 
 const suffix = ".journal"
 
-func fileName(dir string, number uint64) string {
-	return filepath.Join(dir, fmt.Sprintf("%016d%s", number, suffix))
+// A file's name carries the nonce of its blocks, so that no damage inside the
+// file can make another nonce pass for it.
+func fileName(dir string, number, nonce uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%016d-%016x%s", number, nonce, suffix))
+}
+
+func parseName(path string) (number, nonce uint64, ok bool) {
+	stem, ok := strings.CutSuffix(filepath.Base(path), suffix)
+	digits, hex, dash := strings.Cut(stem, "-")
+	number, err := strconv.ParseUint(digits, 10, 64)
+	nonce, hexErr := strconv.ParseUint(hex, 16, 64)
+	return number, nonce, ok && dash && err == nil && hexErr == nil
 }
 
 // File is one file of a journal.
@@ -39,9 +49,8 @@ func Files(dir string) ([]File, error) {
 	}
 	var files []File
 	for _, e := range entries {
-		digits, ok := strings.CutSuffix(e.Name(), suffix)
-		number, err := strconv.ParseUint(digits, 10, 64)
-		if !ok || err != nil {
+		number, _, ok := parseName(e.Name())
+		if !ok {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -114,7 +123,6 @@ type Reader struct {
 
 	offset   int64 // of the block to read next
 	nonce    uint64
-	known    bool   // nonce is known
 	sequence uint32 // of the block to read next
 	jumped   bool   // Resync was asked for: sequence is only a lower bound
 	sealed   bool
@@ -123,8 +131,12 @@ type Reader struct {
 	block    Block
 }
 
-// OpenFile opens a file of the journal.
+// OpenFile opens a file of the journal under the name the writer gave it.
 func OpenFile(path string) (*Reader, error) {
+	_, nonce, ok := parseName(path)
+	if !ok {
+		return nil, fmt.Errorf("open journal file: %q is not a name of one", filepath.Base(path))
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open journal file: %w", err)
@@ -141,7 +153,7 @@ func OpenFile(path string) (*Reader, error) {
 		}
 		return info.Size(), nil
 	}
-	return &Reader{path: path, file: f, closer: f, size: size, live: live}, nil
+	return &Reader{path: path, file: f, closer: f, size: size, live: live, nonce: nonce}, nil
 }
 
 // Close releases the file.
@@ -180,7 +192,7 @@ func (r *Reader) Next() (*Block, error) {
 		return nil, r.fail(err)
 	}
 	r.offset += int64(h.length)
-	r.sequence, r.nonce, r.known, r.jumped = h.sequence+1, h.nonce, true, false
+	r.sequence, r.jumped = h.sequence+1, false
 	if h.kind == kindSeal {
 		r.sealed = true
 		if err := r.wantNothing(r.offset, size, "data behind the end of a closed file"); err != nil {
@@ -232,7 +244,7 @@ func (r *Reader) read(offset, size int64) (header, []byte, error) {
 	if reason != "" {
 		return h, nil, r.unfinished(offset, size, reason)
 	}
-	if r.known && h.nonce != r.nonce {
+	if h.nonce != r.nonce {
 		return h, nil, damage("a block of another file")
 	}
 	if offset+int64(h.length) > size {

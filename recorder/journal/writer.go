@@ -339,14 +339,7 @@ func (w *Writer) put(ctx context.Context, d *Draft) error {
 		if err == nil || w.outOfPatience(ctx) {
 			return err
 		}
-		if ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(retryInterval):
-			}
-		} else {
-			time.Sleep(retryInterval)
-		}
+		time.Sleep(retryInterval)
 	}
 }
 
@@ -431,7 +424,10 @@ func (w *Writer) begin() error {
 }
 
 func (w *Writer) create(number uint64) (*file, error) {
-	osf, err := os.OpenFile(fileName(w.dir, number), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o640)
+	var random [8]byte
+	rand.Read(random[:])
+	nonce := binary.LittleEndian.Uint64(random[:])
+	osf, err := os.OpenFile(fileName(w.dir, number, nonce), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
@@ -447,9 +443,7 @@ func (w *Writer) create(number uint64) (*file, error) {
 		os.Remove(osf.Name())
 		return nil, err
 	}
-	var nonce [8]byte
-	rand.Read(nonce[:])
-	return &file{File: osf, number: number, nonce: binary.LittleEndian.Uint64(nonce[:]), opened: time.Now()}, nil
+	return &file{File: osf, number: number, nonce: nonce, opened: time.Now()}, nil
 }
 
 func (w *Writer) writeOpening(f *file) error {
