@@ -1,0 +1,107 @@
+package director
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	tandemv1 "tandem/api/tandem/v1"
+)
+
+const (
+	critical = "critical"
+)
+
+// channelGrace is how long a channel may be without a dialog before that is
+// an alarm: a re-dial takes a moment.
+const channelGrace = 2 * time.Second
+
+// linkGrace is how long the first CTI connection may take.
+const linkGrace = 2 * time.Second
+
+type alarmKey struct{ what, object string }
+
+type alarm struct {
+	severity string
+	since    time.Time
+	text     string
+}
+
+// raise compares what is wrong now with what was, and logs the difference.
+// Alarms clear by themselves.
+func (f *floor) raise(now time.Time) {
+	wrong := f.wrong(now)
+	for key, a := range wrong {
+		if old := f.alarms[key]; old != nil {
+			a.since = old.since
+		} else {
+			f.log.Warn("alarm", "what", key.what, "object", key.object, "text", a.text)
+		}
+	}
+	for key := range f.alarms {
+		if wrong[key] == nil {
+			f.log.Info("alarm cleared", "what", key.what, "object", key.object)
+		}
+	}
+	f.alarms = wrong
+}
+
+// wrong lists what is wrong at this instant.
+func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
+	all := make(map[alarmKey]*alarm)
+	add := func(what, object, severity string, since time.Time, format string, args ...any) {
+		all[alarmKey{what, object}] = &alarm{severity, since, fmt.Sprintf(format, args...)}
+	}
+	if l := f.link; !l.up && f.epoch != 0 && now.Sub(cmp.Or(l.since, f.started)) >= f.linkPatience() {
+		add("cti_down", cmp.Or(l.peer, "switch"), critical, l.since, "no call and agent events: %v; attached channels go on", l.reason())
+	}
+	for _, r := range f.recorders {
+		switch r.state {
+		case recorderDown:
+			if f.epoch != 0 {
+				add("recorder_lost", r.Name, critical, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
+			}
+		case recorderRefused:
+			add("refused", r.Name, critical, r.since, "recorder %s at %s does not obey: %s", r.Name, r.Address, r.text)
+		}
+	}
+	for _, s := range f.sessions {
+		if s.refused != "" {
+			add("no_recorder", string(s.ID), critical, now, "%s at %s is not recorded: %s", cmp.Or(s.UserName, string(s.User)), s.Device, s.refused)
+		}
+	}
+	for _, ch := range f.channels {
+		if ch.available && ch.attached.IsZero() && !ch.down.IsZero() && now.Sub(ch.down) >= channelGrace {
+			add("channel_down", string(ch.ID), critical, ch.down, "channel %s: %s", ch.ID, ch.text)
+		}
+	}
+	return all
+}
+
+// linkPatience is none for a link that was lost.
+func (f *floor) linkPatience() time.Duration {
+	if f.link.err != nil {
+		return 0
+	}
+	return linkGrace
+}
+
+func (l linkState) reason() string {
+	if l.err != nil {
+		return l.err.Error()
+	}
+	return "never connected"
+}
+
+// alarmList is what people see: oldest first.
+func (f *floor) alarmList() []*tandemv1.Alarm {
+	list := make([]*tandemv1.Alarm, 0, len(f.alarms))
+	for key, a := range f.alarms {
+		list = append(list, &tandemv1.Alarm{Severity: a.severity, What: key.what, Object: key.object, Since: stamp(a.since), Text: a.text})
+	}
+	slices.SortFunc(list, func(a, b *tandemv1.Alarm) int {
+		return cmp.Or(a.GetSince().AsTime().Compare(b.GetSince().AsTime()), cmp.Compare(a.GetWhat(), b.GetWhat()), cmp.Compare(a.GetObject(), b.GetObject()))
+	})
+	return list
+}

@@ -1,0 +1,172 @@
+package director
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"tandem/director/placement"
+	"tandem/internal/call"
+	"tandem/internal/config"
+)
+
+// Config is director.toml; etc/director.toml says what each key means.
+type Config struct {
+	Name            string           `toml:"name"`
+	Group           string           `toml:"group"`
+	Secondary       bool             `toml:"secondary"`
+	Site            string           `toml:"site"`
+	Control         string           `toml:"control"`
+	Metrics         string           `toml:"metrics"`
+	RecorderTimeout config.Duration  `toml:"recorder_timeout"`
+	Recorders       []RecorderConfig `toml:"recorder"`
+	Placement       PlacementConfig  `toml:"placement"`
+	Provider        ProviderConfig   `toml:"provider"`
+}
+
+// RecorderConfig is one [[recorder]].
+type RecorderConfig struct {
+	Name     string `toml:"name"`
+	Address  string `toml:"address"`
+	Priority int    `toml:"priority"`
+}
+
+// PlacementConfig is [placement].
+type PlacementConfig struct {
+	CPULimit          float64         `toml:"cpu_limit"`
+	JournalQueueLimit float64         `toml:"journal_queue_limit"`
+	DiskWriteLimit    config.Duration `toml:"disk_write_limit"`
+	DiskReserve       float64         `toml:"disk_reserve"`
+	SlowStart         config.Duration `toml:"slow_start"`
+}
+
+// ProviderConfig is [provider].
+type ProviderConfig struct {
+	Unigy UnigyConfig `toml:"unigy"`
+}
+
+// UnigyConfig is [provider.unigy].
+type UnigyConfig struct {
+	Servers      []string        `toml:"servers"`
+	User         string          `toml:"user"`
+	PasswordFile string          `toml:"password_file"`
+	SIPListen    string          `toml:"sip_listen"`
+	OrphanGrace  config.Duration `toml:"orphan_grace"`
+	AttachRate   int             `toml:"attach_rate"`
+}
+
+// DefaultConfig is a director alone on one host with its recorder and switch.
+func DefaultConfig() Config {
+	return Config{
+		Name:            "dir-a",
+		Group:           "primary",
+		Site:            "site",
+		Control:         "127.0.0.1:7401",
+		Metrics:         "127.0.0.1:9401",
+		RecorderTimeout: config.Duration(500 * time.Millisecond),
+		Recorders:       []RecorderConfig{{Name: "rec-1", Address: "127.0.0.1:7402"}},
+		Placement: PlacementConfig{
+			CPULimit:          75,
+			JournalQueueLimit: 0.5,
+			DiskWriteLimit:    config.Duration(50 * time.Millisecond),
+			DiskReserve:       5,
+			SlowStart:         config.Duration(time.Minute),
+		},
+		Provider: ProviderConfig{Unigy: UnigyConfig{
+			Servers:     []string{"127.0.0.1:6500"},
+			User:        "tandem",
+			SIPListen:   "127.0.0.1:5070",
+			OrphanGrace: config.Duration(30 * time.Second),
+			AttachRate:  500,
+		}},
+	}
+}
+
+// Validate reports every fault with its key.
+func (c Config) Validate() []config.Fault {
+	var check config.Check
+	check.Name("name", c.Name)
+	check.Name("group", c.Group)
+	check.Name("site", c.Site)
+	check.Loopback("control", c.Control)
+	if c.Metrics != "" {
+		check.Addr("metrics", c.Metrics)
+	}
+	check.Between("recorder_timeout", c.RecorderTimeout, config.Duration(200*time.Millisecond), config.Duration(time.Minute))
+	c.checkRecorders(&check)
+	p := c.Placement
+	check.That(p.CPULimit > 0 && p.CPULimit <= 100, "placement.cpu_limit", "%v: want more than 0, at most 100", p.CPULimit)
+	check.That(p.JournalQueueLimit > 0 && p.JournalQueueLimit <= 1, "placement.journal_queue_limit", "%v: want more than 0, at most 1", p.JournalQueueLimit)
+	check.Between("placement.disk_write_limit", p.DiskWriteLimit, config.Duration(time.Millisecond), config.Duration(10*time.Second))
+	check.That(p.DiskReserve >= 0 && p.DiskReserve < 50, "placement.disk_reserve", "%v: want 0 to 50", p.DiskReserve)
+	check.Between("placement.slow_start", p.SlowStart, 0, config.Duration(time.Hour))
+	c.Provider.Unigy.check(&check)
+	return check.Faults
+}
+
+func (c Config) checkRecorders(check *config.Check) {
+	check.That(len(c.Recorders) > 0, "recorder", "want at least one [[recorder]]")
+	seen := make(map[string]bool)
+	for i, r := range c.Recorders {
+		key := "recorder[" + strconv.Itoa(i) + "]"
+		check.Name(key+".name", r.Name)
+		check.Addr(key+".address", r.Address)
+		check.That(r.Priority >= 0, key+".priority", "%d: want 0 or more", r.Priority)
+		check.That(!seen[r.Name], key+".name", "%q: another recorder has this name", r.Name)
+		check.That(!seen[r.Address], key+".address", "%q: another recorder has this address", r.Address)
+		seen[r.Name], seen[r.Address] = true, true
+	}
+}
+
+func (u UnigyConfig) check(check *config.Check) {
+	const at = "provider.unigy."
+	check.That(len(u.Servers) > 0, at+"servers", "want at least one HOST:PORT")
+	for _, s := range u.Servers {
+		host, port, err := net.SplitHostPort(s)
+		check.That(err == nil && host != "" && port != "", at+"servers", "%q: want HOST:PORT", s)
+	}
+	check.That(u.User != "", at+"user", "want the name the switch knows this director by")
+	if u.PasswordFile != "" {
+		_, err := os.Stat(u.PasswordFile)
+		check.That(err == nil, at+"password_file", "%v", err)
+	}
+	if a := check.Addr(at+"sip_listen", u.SIPListen); a.IsValid() {
+		check.That(!a.Addr().IsUnspecified(), at+"sip_listen", "%q: want the address that the switch is to answer to", u.SIPListen)
+	}
+	check.Between(at+"orphan_grace", u.OrphanGrace, 0, config.Duration(time.Hour))
+	check.That(u.AttachRate >= 1 && u.AttachRate <= 100_000, at+"attach_rate", "%d: want 1 to 100000", u.AttachRate)
+}
+
+// copy is the duplicate of each mix that this director's group records.
+func (c Config) copy() call.Copy {
+	if c.Secondary {
+		return call.CopyB
+	}
+	return call.CopyA
+}
+
+func (c Config) limits() placement.Limits {
+	p := c.Placement
+	return placement.Limits{
+		CPU: p.CPULimit, JournalQueue: p.JournalQueueLimit, DiskWrite: p.DiskWriteLimit.Std(),
+		DiskReserve: p.DiskReserve, SlowStart: p.SlowStart.Std(),
+	}
+}
+
+// password reads the secret; no file means no secret.
+func (u UnigyConfig) password() (string, error) {
+	if u.PasswordFile == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(u.PasswordFile)
+	return strings.TrimRight(string(text), "\r\n"), err
+}
+
+// sipListen is the parsed address; Validate has seen to it.
+func (u UnigyConfig) sipListen() netip.AddrPort {
+	a, _ := netip.ParseAddrPort(u.SIPListen)
+	return a
+}

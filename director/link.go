@@ -1,0 +1,327 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/call"
+)
+
+const (
+	askWait      = 2 * time.Second  // for an inventory
+	orderWait    = 10 * time.Second // for a batch: thousands of ports, a transaction
+	reconnectMin = 100 * time.Millisecond
+	reconnectMax = time.Second
+	refusedPause = 5 * time.Second
+)
+
+// link is the connection to one recorder: it asks what the recorder holds,
+// fences it, watches it, and carries the loop's batches to it one by one.
+type link struct {
+	name      call.RecorderName
+	client    tandemv1connect.RecorderServiceClient
+	authority *authority
+	group     string
+	timeout   time.Duration // silence after which the recorder is lost
+	loop      *loop
+	failures  *prometheus.CounterVec // by recorder and call
+	log       *slog.Logger
+
+	fences  chan struct{} // holds a token while a fence is asked for
+	batches chan *batch
+}
+
+func newLink(cfg RecorderConfig, director Config, client *http.Client, l *loop, failures *prometheus.CounterVec, log *slog.Logger) *link {
+	return &link{
+		name: call.RecorderName(cfg.Name), client: tandemv1connect.NewRecorderServiceClient(client, "http://"+cfg.Address, connect.WithGRPC()),
+		authority: l.authority, group: director.Group, timeout: director.RecorderTimeout.Std(), loop: l, failures: failures, log: log,
+		fences: make(chan struct{}, 1), batches: make(chan *batch, 1),
+	}
+}
+
+// fence asks the link to claim the authority's present epoch.
+func (l *link) fence() {
+	select {
+	case l.fences <- struct{}{}:
+	default:
+	}
+}
+
+// refusal is a recorder's answer to an order it does not obey.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
+
+// run keeps the link until ctx ends: reconnects at once, then backs off.
+func (l *link) run(ctx context.Context) error {
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := l.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var no *refusal
+		refused := errors.As(err, &no)
+		l.loop.post(func(now time.Time, f *floor) {
+			if refused {
+				f.recorderRefuses(now, l.name, no.text)
+			} else {
+				f.recorderDown(now, l.name, err.Error())
+			}
+		})
+		switch {
+		case refused:
+			pause = refusedPause
+		case time.Since(began) > reconnectMax:
+			pause = 0
+		default:
+			pause = min(max(2*pause, reconnectMin), reconnectMax)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return nil
+}
+
+// session is one connection, from the first question to the loss.
+func (l *link) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	inv, err := l.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	if inv.GetRecorder() != string(l.name) {
+		l.log.Warn("recorder has another name than configured", "recorder", l.name, "own_name", inv.GetRecorder())
+	}
+	select { // a token from before belongs to a connection that is gone
+	case <-l.fences:
+	default:
+	}
+	l.loop.post(func(now time.Time, f *floor) { f.recorderHeard(now, l.name, inv) })
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.fences:
+	}
+	if err := l.claim(ctx); err != nil {
+		return err
+	}
+	sending := make(chan struct{})
+	go func() {
+		defer close(sending)
+		l.send(ctx, cancel)
+	}()
+	err = l.watch(ctx)
+	cancel(err)
+	<-sending
+	return context.Cause(ctx)
+}
+
+func (l *link) inventory(ctx context.Context) (*tandemv1.Inventory, error) {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	res, err := l.client.Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{}))
+	if err != nil {
+		return nil, l.failed("inventory", err)
+	}
+	return res.Msg.GetInventory(), nil
+}
+
+// claim fences the recorder with our epoch.
+func (l *link) claim(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	order, err := l.authority.order()
+	if err != nil {
+		return err
+	}
+	res, err := l.client.Fence(ctx, connect.NewRequest(&tandemv1.FenceRequest{Order: order}))
+	if err != nil {
+		return l.failed("fence", err)
+	}
+	l.loop.post(func(now time.Time, f *floor) { f.recorderFenced(now, l.name, res.Msg.GetInventory()) })
+	return nil
+}
+
+// watch follows the recorder's heartbeats until they stop.
+func (l *link) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	received := make(chan *tandemv1.WatchResponse)
+	ended := make(chan error, 1)
+	go func() { ended <- l.receive(ctx, received) }()
+	silence := time.NewTimer(l.timeout)
+	defer silence.Stop()
+	for {
+		select {
+		case m := <-received:
+			silence.Reset(l.timeout)
+			if err := l.heartbeat(m); err != nil {
+				return err
+			}
+		case <-l.fences:
+			if err := l.claim(ctx); err != nil {
+				return err
+			}
+		case err := <-ended:
+			return err
+		case <-silence.C:
+			return fmt.Errorf("no heartbeat for %v", l.timeout)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *link) receive(ctx context.Context, received chan<- *tandemv1.WatchResponse) error {
+	stream, err := l.client.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: l.authority.director, Group: l.group}))
+	if err != nil {
+		return l.failed("watch", err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		select {
+		case received <- stream.Msg():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return l.failed("watch", err)
+	}
+	return errors.New("watch: ended by the recorder")
+}
+
+// heartbeat takes in one message of the watch. A newer epoch than ours means
+// that another director has the recorder now.
+func (l *link) heartbeat(m *tandemv1.WatchResponse) error {
+	if ours := l.authority.epoch.Load(); m.GetEpoch() > ours {
+		return &refusal{fmt.Sprintf("it obeys epoch %d, ours is %d", m.GetEpoch(), ours)}
+	}
+	if m.GetLoad() != nil {
+		l.loop.post(func(now time.Time, f *floor) { f.recorderReports(now, l.name, m.GetLoad()) })
+	}
+	return nil
+}
+
+// send carries batches; a refusal ends the session.
+func (l *link) send(ctx context.Context, end context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case b := <-l.batches:
+			err := l.carry(ctx, b)
+			l.loop.post(func(now time.Time, f *floor) { f.batchDone(now, f.recorders[l.name], err) })
+			var no *refusal
+			if errors.As(err, &no) {
+				end(err)
+				return
+			}
+			if err != nil && ctx.Err() == nil {
+				l.log.Warn("order recorder", "recorder", l.name, "err", err)
+			}
+		}
+	}
+}
+
+// carry sends one batch, its parts in their order, each under the authority of its instant.
+func (l *link) carry(ctx context.Context, b *batch) error {
+	ctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	for _, part := range []func(context.Context, *batch, *tandemv1.Order) error{l.closeChannels, l.openChannels, l.updateChannels, l.putRecords} {
+		order, err := l.authority.order()
+		if err != nil {
+			return err
+		}
+		if err := part(ctx, b, order); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *link) closeChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {
+	if b.closing == nil {
+		return nil
+	}
+	b.closing.Order = order
+	_, err := l.client.CloseChannels(ctx, connect.NewRequest(b.closing))
+	return l.failed("close_channels", err)
+}
+
+func (l *link) openChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {
+	if b.opening == nil {
+		return nil
+	}
+	b.opening.Order = order
+	res, err := l.client.OpenChannels(ctx, connect.NewRequest(b.opening))
+	if err != nil {
+		return l.failed("open_channels", err)
+	}
+	l.loop.post(func(now time.Time, f *floor) { f.batchOpened(now, f.recorders[l.name], res.Msg.GetChannels()) })
+	return nil
+}
+
+func (l *link) updateChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {
+	if b.updating == nil {
+		return nil
+	}
+	b.updating.Order = order
+	_, err := l.client.UpdateChannels(ctx, connect.NewRequest(b.updating))
+	return l.failed("update_channels", err)
+}
+
+func (l *link) putRecords(ctx context.Context, b *batch, order *tandemv1.Order) error {
+	if b.records == nil {
+		return nil
+	}
+	b.records.Order = order
+	_, err := l.client.PutRecords(ctx, connect.NewRequest(b.records))
+	return l.failed("put_records", err)
+}
+
+// failed counts a failed call and tells a refusal from a failure.
+func (l *link) failed(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	l.failures.WithLabelValues(string(l.name), name).Inc()
+	if connect.CodeOf(err) == connect.CodeFailedPrecondition {
+		return &refusal{refusalText(err)}
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// refusalText reads the Refusal detail of an error.
+func refusalText(err error) string {
+	var failure *connect.Error
+	if !errors.As(err, &failure) {
+		return err.Error()
+	}
+	for _, d := range failure.Details() {
+		value, err := d.Value()
+		if err != nil {
+			continue
+		}
+		if r, ok := value.(*tandemv1.Refusal); ok {
+			reason := strings.ToLower(strings.TrimPrefix(r.GetReason().String(), "REASON_"))
+			return fmt.Sprintf("%s: it obeys epoch %d of %q", reason, r.GetEpoch(), r.GetHolder())
+		}
+	}
+	return failure.Message()
+}

@@ -1,0 +1,97 @@
+package director
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// channelStates are the words of channel.state, so that a state nobody is in shows as 0.
+var channelStates = []string{"waiting", "placed", "dialing", "attached", "lost", "orphaned"}
+
+// gauges reads the floor when it is scraped.
+type gauges struct {
+	loop      *loop
+	sessions  *prometheus.Desc
+	channels  *prometheus.Desc
+	legs      *prometheus.Desc
+	recorders *prometheus.Desc
+	alarms    *prometheus.Desc
+	epoch     *prometheus.Desc
+}
+
+func newGauges(l *loop) *gauges {
+	return &gauges{
+		loop:      l,
+		sessions:  prometheus.NewDesc("tandem_director_sessions", "Users logged on.", nil, nil),
+		channels:  prometheus.NewDesc("tandem_director_channels", "Channels by state.", []string{"state"}, nil),
+		legs:      prometheus.NewDesc("tandem_director_legs", "Legs in progress.", nil, nil),
+		recorders: prometheus.NewDesc("tandem_director_recorder_up", "1 while the recorder obeys and is heard.", []string{"recorder"}, nil),
+		alarms:    prometheus.NewDesc("tandem_director_alarms", "Alarms raised.", nil, nil),
+		epoch:     prometheus.NewDesc("tandem_director_epoch", "The epoch of this director's orders.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{g.sessions, g.channels, g.legs, g.recorders, g.alarms, g.epoch} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector; a loop that does not answer shows nothing.
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var values []prometheus.Metric
+	err := g.loop.ask(ctx, func(_ time.Time, f *floor) { values = g.read(f) })
+	if err != nil {
+		return
+	}
+	for _, v := range values {
+		out <- v
+	}
+}
+
+func (g *gauges) read(f *floor) []prometheus.Metric {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+		return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	states := make(map[string]int)
+	for _, ch := range f.channels {
+		states[ch.state()]++
+	}
+	legs := 0
+	for _, l := range f.legs {
+		if l.end.IsZero() {
+			legs++
+		}
+	}
+	values := []prometheus.Metric{
+		gauge(g.sessions, float64(len(f.sessions))), gauge(g.legs, float64(legs)),
+		gauge(g.alarms, float64(len(f.alarms))), gauge(g.epoch, float64(f.epoch)),
+	}
+	for _, s := range channelStates {
+		values = append(values, gauge(g.channels, float64(states[s]), s))
+	}
+	for name, r := range f.recorders {
+		up := 0.0
+		if r.up() {
+			up = 1
+		}
+		values = append(values, gauge(g.recorders, up, string(name)))
+	}
+	return values
+}
+
+// newRegistry holds the director's metrics beside those of the process.
+func newRegistry() (*prometheus.Registry, *prometheus.CounterVec) {
+	r := prometheus.NewRegistry()
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_director_rpc_errors_total", Help: "Calls to recorders that failed, refusals included.",
+	}, []string{"recorder", "call"})
+	r.MustRegister(failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r, failures
+}

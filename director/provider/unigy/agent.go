@@ -1,0 +1,811 @@
+package unigy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo"
+	"github.com/emiago/sipgo/sip"
+	"golang.org/x/time/rate"
+
+	"tandem/director/provider"
+	"tandem/internal/call"
+)
+
+const (
+	// silentSwitch is how long an INVITE without any answer is waited for.
+	// Long before RFC 3261's timer B (32 s) a new one, with all its
+	// retransmissions still to come, has the better chance.
+	silentSwitch = 4 * time.Second
+	// slowSwitch is how long one is waited for that the switch has heard of.
+	slowSwitch = 32 * time.Second
+	// byeWait is how long the answer to a BYE or a CANCEL matters to us.
+	byeWait = 4 * time.Second
+	// glareTries is how often a re-INVITE is repeated after 491.
+	glareTries = 4
+)
+
+// agent is the SIP side: a user agent that dials channels and keeps their dialogs.
+type agent struct {
+	user, password string
+	gate           func() error
+	metrics        *Metrics
+	log            *slog.Logger
+
+	local  netip.AddrPort
+	udp    net.PacketConn
+	tcp    net.Listener
+	ua     *sipgo.UserAgent
+	client *sipgo.Client
+	server *sipgo.Server
+
+	queue *queue
+	pace  *rate.Limiter
+	tasks sync.WaitGroup
+
+	// mu guards what follows. It is held while an event of a channel is
+	// emitted, so that events of one channel come in the order in which its
+	// state changed; the receiver must not wait for this package.
+	mu       sync.Mutex
+	emit     func(provider.Event)
+	stopping bool
+	channels map[call.ChannelID]*attachment
+	byCallID map[string]*attachment
+}
+
+// attachment is what the agent knows of one channel.
+type attachment struct {
+	channel call.ChannelID
+	dialog  *dialog            // nil: not attached
+	attempt context.CancelFunc // nil: none running
+	run     uint64             // counts attempts, so that an abandoned one knows itself
+}
+
+// newAgent binds the SIP sockets, UDP and TCP on one port.
+func newAgent(cfg Config, emit func(provider.Event)) (*agent, error) {
+	udp, tcp, err := listen(cfg.SIPListen)
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{
+		user: cfg.User, password: cfg.Password, gate: cfg.Gate, metrics: cfg.Metrics, log: cfg.Log,
+		local: udp.LocalAddr().(*net.UDPAddr).AddrPort(), udp: udp, tcp: tcp,
+		emit: emit, queue: newQueue(), pace: rate.NewLimiter(rate.Limit(cfg.AttachRate), max(1, cfg.AttachRate/10)),
+		channels: make(map[call.ChannelID]*attachment), byCallID: make(map[string]*attachment),
+	}
+	a.local = netip.AddrPortFrom(a.local.Addr().Unmap(), a.local.Port())
+	if err := a.build(); err != nil {
+		udp.Close()
+		tcp.Close()
+		return nil, fmt.Errorf("make sip user agent: %w", err)
+	}
+	return a, nil
+}
+
+// listen binds both transports; with port 0 it looks for a port free in both.
+func listen(at netip.AddrPort) (net.PacketConn, net.Listener, error) {
+	for try := 0; ; try++ {
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen for sip: %w", err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp, nil
+		}
+		udp.Close()
+		if at.Port() != 0 || try == 10 {
+			return nil, nil, fmt.Errorf("listen for sip: %w", err)
+		}
+	}
+}
+
+func (a *agent) build() (err error) {
+	quiet := slog.New(&oncePerMinute{next: a.log.Handler()})
+	a.ua, err = sipgo.NewUA(
+		sipgo.WithUserAgent("tandem"),
+		sipgo.WithUserAgentTransportLayerOptions(sip.WithTransportLayerLogger(quiet)),
+		sipgo.WithUserAgentTransactionLayerOptions(
+			sip.WithTransactionLayerLogger(quiet),
+			sip.WithTransactionLayerUnhandledResponseHandler(a.stray),
+			sip.WithTransactionLayerTerminateOnConnClose(),
+		),
+	)
+	if err != nil {
+		return err
+	}
+	a.client, err = sipgo.NewClient(a.ua, sipgo.WithClientHostname(a.local.Addr().String()), sipgo.WithClientPort(int(a.local.Port())), sipgo.WithClientLogger(quiet))
+	if err != nil {
+		return err
+	}
+	a.server, err = sipgo.NewServer(a.ua, sipgo.WithServerLogger(quiet))
+	if err != nil {
+		return err
+	}
+	a.server.OnBye(a.onBye)
+	a.server.OnOptions(a.onOptions)
+	a.server.OnInvite(a.onInvite)
+	a.server.OnAck(func(*sip.Request, sip.ServerTransaction) {})
+	a.server.OnNoRoute(a.onOther)
+	return nil
+}
+
+// run serves SIP and dials what is queued until ctx ends. Dialogs stay: a
+// director that stops hangs nothing up.
+func (a *agent) run(ctx context.Context) error {
+	var serving sync.WaitGroup
+	serving.Go(func() { a.server.ServeUDP(a.udp) })
+	serving.Go(func() { a.server.ServeTCP(a.tcp) })
+	defer serving.Wait()
+	defer a.ua.Close()
+	defer a.udp.Close()
+	defer a.tcp.Close()
+	defer a.stop()
+	if err := a.listening(ctx); err != nil {
+		return err
+	}
+	return a.dispatch(ctx)
+}
+
+// stop waits for what is being said to the switch, and begins nothing new.
+func (a *agent) stop() {
+	a.mu.Lock()
+	a.stopping = true
+	a.mu.Unlock()
+	a.tasks.Wait()
+}
+
+// listening waits until the transport knows its socket: a request sent
+// before would open another one and fail on the port.
+func (a *agent) listening(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if c, err := a.ua.TransportLayer().GetConnection("udp", a.udp.LocalAddr().String()); err == nil && c != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// dispatch dials one queued channel for each token of the pace.
+func (a *agent) dispatch(ctx context.Context) error {
+	for a.queue.wait(ctx) {
+		if a.pace.Wait(ctx) != nil {
+			return nil
+		}
+		req, ok := a.queue.pop() // after the token: what came meanwhile may be dearer
+		if !ok {
+			continue
+		}
+		a.tasks.Go(func() { a.attach(ctx, req) })
+	}
+	return nil
+}
+
+// adopt goes on with a dialog that another process made.
+func (a *agent) adopt(channel call.ChannelID, blob []byte) {
+	d, err := decodeDialog(blob)
+	if err == nil && d.Channel != channel {
+		err = fmt.Errorf("decode dialog: it is of channel %s", d.Channel)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.emit(provider.Adopted{Channel: channel, Err: err})
+		return
+	}
+	d.CSeq += adoptedSkip
+	a.keep(a.attachment(channel), d)
+	a.emit(provider.Adopted{Channel: channel, Endpoint: d.endpoint()})
+}
+
+// detach ends whatever there is of a channel, a running attempt included.
+func (a *agent) detach(channel call.ChannelID) {
+	a.queue.remove(channel)
+	a.mu.Lock()
+	at := a.channels[channel]
+	if at == nil {
+		a.mu.Unlock()
+		return
+	}
+	delete(a.channels, channel)
+	d := a.release(at)
+	if at.attempt != nil {
+		at.attempt()
+	}
+	if d != nil && !a.stopping {
+		a.tasks.Go(func() { a.bye(*d) })
+	}
+	a.mu.Unlock()
+}
+
+// attach makes or moves a channel's dialog and tells what came of it.
+func (a *agent) attach(ctx context.Context, req provider.Attach) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.mu.Lock()
+	at := a.attachment(req.Channel)
+	at.attempt = cancel
+	at.run++
+	run := at.run
+	var d *dialog
+	if at.dialog != nil {
+		copied := *at.dialog
+		d = &copied
+	}
+	a.mu.Unlock()
+	if d == nil {
+		a.dial(ctx, req, at, run)
+		return
+	}
+	a.move(ctx, req, at, run, *d)
+}
+
+// dial makes a new dialog.
+func (a *agent) dial(ctx context.Context, req provider.Attach, at *attachment, run uint64) {
+	d, err := a.newDialog(req)
+	var res *sip.Response
+	var tx sip.ClientTransaction
+	if err == nil {
+		res, tx, err = a.invite(ctx, &d)
+	}
+	if err == nil {
+		err = d.learn(res)
+	}
+	if err != nil {
+		a.fail(req, at, run, err, false)
+		return
+	}
+	if !a.confirm(at, run, d) { // detached while it rang
+		a.ack(d, tx)
+		a.bye(d)
+		return
+	}
+	a.ack(d, tx)
+	agreed, err := parseAnswer(res.Body())
+	if err != nil {
+		a.drop(at, d.CallID)
+		a.bye(d)
+		a.fail(req, at, run, err, false)
+		return
+	}
+	a.succeed(req, at, run, d, agreed, "attached")
+}
+
+// move sends the media of a dialog elsewhere by re-INVITE.
+func (a *agent) move(ctx context.Context, req provider.Attach, at *attachment, run uint64, d dialog) {
+	d.Version++
+	d.Host, d.Port = req.Endpoint.Host, req.Endpoint.Port
+	var res *sip.Response
+	var tx sip.ClientTransaction
+	var err error
+	for try := 0; ; try++ {
+		d.CSeq++
+		res, tx, err = a.invite(ctx, &d)
+		if !isStatus(err, sip.StatusRequestPending) || try == glareTries || !sleep(ctx, glareWait()) {
+			break
+		}
+	}
+	a.count(at, d) // CSeq and version are used up even if the move failed
+	switch {
+	case isStatus(err, sip.StatusCallTransactionDoesNotExists), isStatus(err, sip.StatusRequestTimeout), errors.Is(err, errSilent):
+		a.drop(at, d.CallID) // RFC 3261 12.2.1.2: the dialog is gone
+		a.fail(req, at, run, err, true)
+		return
+	case err != nil:
+		a.fail(req, at, run, err, false)
+		return
+	}
+	d.refresh(res)
+	a.ack(d, tx)
+	agreed, err := parseAnswer(res.Body())
+	if err != nil {
+		a.fail(req, at, run, err, false)
+		return
+	}
+	if !a.confirm(at, run, d) {
+		a.fail(req, at, run, errors.New("hung up while it was moved"), true)
+		return
+	}
+	a.succeed(req, at, run, d, agreed, "moved")
+}
+
+func (a *agent) newDialog(req provider.Attach) (dialog, error) {
+	uri, err := parseURI(req.Address)
+	if err != nil {
+		return dialog{}, err
+	}
+	transport, err := transportOf(uri)
+	if err != nil {
+		return dialog{}, err
+	}
+	remote := uri
+	remote.UriParams = nil // To is a name, not a route (RFC 3261 8.1.1.2)
+	return dialog{
+		Channel: req.Channel, CallID: rand.Text(), LocalTag: rand.Text(),
+		LocalURI:  (&sip.Uri{Scheme: "sip", User: "tandem", Host: a.local.Addr().String(), Port: int(a.local.Port())}).String(),
+		RemoteURI: remote.String(), Target: req.Address, Transport: transport, CSeq: 1,
+		Session: uint64(randomUint32()), Version: 1, Host: req.Endpoint.Host, Port: req.Endpoint.Port,
+	}, nil
+}
+
+// contact is where the switch reaches us within a dialog.
+func (a *agent) contact(transport string) sip.Uri {
+	uri := sip.Uri{Scheme: "sip", User: "tandem", Host: a.local.Addr().String(), Port: int(a.local.Port())}
+	if transport != "udp" {
+		uri.UriParams.Add("transport", transport)
+	}
+	return uri
+}
+
+var errSilent = errors.New("no answer to INVITE")
+
+// statusError is a final answer that is not a 200.
+type statusError struct {
+	code   int
+	reason string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("%d %s", e.code, e.reason) }
+
+func isStatus(err error, code int) bool {
+	var status *statusError
+	return errors.As(err, &status) && status.code == code
+}
+
+// invite sends an offer for d's endpoint and waits for the 2xx, answering one
+// challenge on the way. An INVITE that is given up stays watched: a late 2xx
+// is acknowledged and hung up, so that the switch keeps no dialog nobody has.
+func (a *agent) invite(ctx context.Context, d *dialog) (*sip.Response, sip.ClientTransaction, error) {
+	body, err := offer(d.Session, d.Version, d.endpoint())
+	if err != nil {
+		return nil, nil, err
+	}
+	req, err := d.request(sip.INVITE, a.contact(d.Transport))
+	if err != nil {
+		return nil, nil, err
+	}
+	kind := sip.ContentTypeHeader("application/sdp")
+	req.AppendHeader(&kind)
+	req.SetBody(body)
+	tx, err := a.send(ctx, req, *d)
+	if err != nil {
+		return nil, nil, err
+	}
+	for challenged := false; ; challenged = true {
+		res, err := a.final(ctx, tx, req, *d)
+		if err != nil {
+			return nil, nil, err
+		}
+		if res.IsSuccess() {
+			return res, tx, nil
+		}
+		if challenged || a.password == "" || res.StatusCode != sip.StatusUnauthorized && res.StatusCode != sip.StatusProxyAuthRequired {
+			return nil, nil, &statusError{res.StatusCode, res.Reason}
+		}
+		req = req.Clone() // the first transaction still needs its own to acknowledge repeated answers
+		tx, err = a.client.TransactionDigestAuth(ctx, req, res, sipgo.DigestAuth{Username: a.user, Password: a.password})
+		if err != nil {
+			return nil, nil, fmt.Errorf("answer challenge: %w", err)
+		}
+		d.CSeq = req.CSeq().SeqNo
+	}
+}
+
+// send starts a transaction; every request that this agent initiates passes here.
+func (a *agent) send(ctx context.Context, req *sip.Request, d dialog) (sip.ClientTransaction, error) {
+	a.route(req, d)
+	if err := a.gate(); err != nil {
+		return nil, err
+	}
+	tx, err := a.client.TransactionRequest(ctx, req, sipgo.ClientRequestAddVia)
+	if err != nil {
+		return nil, fmt.Errorf("send %s: %w", req.Method, err)
+	}
+	return tx, nil
+}
+
+// route makes UDP requests leave through the listening socket, where their answers are expected.
+func (a *agent) route(req *sip.Request, d dialog) {
+	if d.Transport == "udp" {
+		req.Laddr = sip.Addr{IP: a.local.Addr().AsSlice(), Port: int(a.local.Port())}
+	}
+	if req.ContentLength() == nil {
+		req.SetBody(nil)
+	}
+}
+
+// final waits for the final answer to an INVITE.
+func (a *agent) final(ctx context.Context, tx sip.ClientTransaction, req *sip.Request, d dialog) (*sip.Response, error) {
+	wait := time.NewTimer(silentSwitch)
+	defer wait.Stop()
+	heard := false
+	for {
+		select {
+		case res := <-tx.Responses():
+			if !res.IsProvisional() {
+				return res, nil
+			}
+			if !heard {
+				heard = true
+				wait.Reset(slowSwitch)
+			}
+		case <-tx.Done():
+			return nil, fmt.Errorf("%w: %w", errSilent, tx.Err())
+		case <-wait.C:
+			a.abandon(tx, req, d, heard)
+			return nil, errSilent
+		case <-ctx.Done():
+			a.abandon(tx, req, d, heard)
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// abandon cancels an INVITE (RFC 3261 9.1: only once it was heard of) and
+// hangs up should it be answered all the same.
+func (a *agent) abandon(tx sip.ClientTransaction, req *sip.Request, d dialog, heard bool) {
+	if d.RemoteTag != "" {
+		return // a re-INVITE: its dialog lives or dies by itself
+	}
+	if heard {
+		if cancelled, err := a.send(context.Background(), cancelOf(req), d); err == nil {
+			time.AfterFunc(byeWait, cancelled.Terminate)
+			go drain(cancelled)
+		}
+	}
+	late := time.AfterFunc(slowSwitch, tx.Terminate)
+	go func() {
+		defer late.Stop()
+		for {
+			select {
+			case res := <-tx.Responses():
+				if res.IsSuccess() {
+					a.hangUpLate(res, d, tx)
+				}
+				if !res.IsProvisional() {
+					return
+				}
+			case <-tx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// drain reads a transaction to its end: one that nobody reads blocks its timers.
+func drain(tx sip.ClientTransaction) {
+	for {
+		select {
+		case <-tx.Responses():
+		case <-tx.Done():
+			return
+		}
+	}
+}
+
+// cancelOf builds the CANCEL of an INVITE: the same request line, identity
+// and branch (RFC 3261 9.1).
+func cancelOf(invite *sip.Request) *sip.Request {
+	req := sip.NewRequest(sip.CANCEL, *invite.Recipient.Clone())
+	sip.CopyHeaders("Route", invite, req)
+	for _, h := range []sip.Header{invite.Via(), invite.From(), invite.To(), invite.CallID()} {
+		req.AppendHeader(sip.HeaderClone(h))
+	}
+	hops := sip.MaxForwardsHeader(70)
+	req.AppendHeader(&hops)
+	req.AppendHeader(&sip.CSeqHeader{SeqNo: invite.CSeq().SeqNo, MethodName: sip.CANCEL})
+	req.SetTransport(invite.Transport())
+	return req
+}
+
+func (a *agent) hangUpLate(res *sip.Response, d dialog, tx sip.ClientTransaction) {
+	if err := d.learn(res); err != nil {
+		return
+	}
+	a.log.Info("hung up a channel answered too late", "peer", d.Target, "channel", d.Channel)
+	a.ack(d, tx)
+	a.bye(d)
+}
+
+// stray is an answer to no transaction of ours: a 2xx repeated because its
+// ACK was lost, or one to an INVITE of the process before us.
+func (a *agent) stray(res *sip.Response) {
+	cseq, from, to, id := res.CSeq(), res.From(), res.To(), res.CallID()
+	if !res.IsSuccess() || cseq == nil || cseq.MethodName != sip.INVITE || from == nil || to == nil || id == nil {
+		return
+	}
+	a.mu.Lock()
+	at := a.byCallID[id.Value()]
+	var d dialog
+	if at != nil && at.dialog != nil {
+		d = *at.dialog
+	}
+	a.mu.Unlock()
+	if d.CallID != "" {
+		d.CSeq = cseq.SeqNo
+		a.ack(d, nil)
+		return
+	}
+	tag, _ := from.Params.Get("tag")
+	d = dialog{
+		Channel: "stray", CallID: id.Value(), LocalTag: tag, LocalURI: from.Address.String(), RemoteURI: to.Address.String(),
+		Target: to.Address.String(), Transport: sip.NetworkToLower(res.Transport()), CSeq: cseq.SeqNo,
+		Host: a.local.Addr().String(), Port: int(a.local.Port()),
+	}
+	a.hangUpLate(res, d, nil)
+}
+
+// ack acknowledges the 2xx of the transaction with d's CSeq, now and
+// whenever the 2xx is repeated (RFC 3261 13.2.2.4).
+func (a *agent) ack(d dialog, tx sip.ClientTransaction) {
+	write := func() {
+		req, err := d.request(sip.ACK, a.contact(d.Transport))
+		if err != nil {
+			return // learn has checked all of it
+		}
+		a.route(req, d)
+		if err := a.client.WriteRequest(req, sipgo.ClientRequestAddVia); err != nil {
+			a.log.Warn("acknowledge answer", "peer", d.Target, "channel", d.Channel, "err", err)
+		}
+	}
+	if tx != nil {
+		tx.OnRetransmission(func(res *sip.Response) { write() })
+	}
+	write()
+}
+
+// bye ends a dialog. Its answer changes nothing: either way it is over for us.
+func (a *agent) bye(d dialog) {
+	ctx, cancel := context.WithTimeout(context.Background(), byeWait)
+	defer cancel()
+	d.CSeq++
+	req, err := d.request(sip.BYE, a.contact(d.Transport))
+	if err != nil {
+		return // learn has checked all of it
+	}
+	tx, err := a.send(ctx, req, d)
+	if err != nil {
+		a.log.Warn("hang up", "peer", d.Target, "channel", d.Channel, "err", err)
+		return
+	}
+	defer tx.Terminate()
+	for {
+		select {
+		case res := <-tx.Responses():
+			if res.StatusCode == sip.StatusUnauthorized && a.password != "" {
+				a.client.DoDigestAuth(ctx, req.Clone(), res, sipgo.DigestAuth{Username: a.user, Password: a.password})
+			}
+			if !res.IsProvisional() {
+				return
+			}
+		case <-tx.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *agent) onBye(req *sip.Request, tx sip.ServerTransaction) {
+	a.mu.Lock()
+	at := a.matching(req)
+	a.mu.Unlock()
+	if at == nil {
+		respond(req, tx, sip.StatusCallTransactionDoesNotExists, "Call/Transaction Does Not Exist")
+		return
+	}
+	respond(req, tx, sip.StatusOK, "OK")
+	reason := ""
+	if h := req.GetHeader("Reason"); h != nil {
+		reason = h.Value()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.matching(req) != at { // moved on meanwhile
+		return
+	}
+	a.release(at)
+	a.emit(provider.Dropped{Channel: at.channel, Taken: isTaken(reason), Cause: reason})
+}
+
+// isTaken reads a Reason header (RFC 3326) that says another director has the channel.
+func isTaken(reason string) bool {
+	for param := range strings.SplitSeq(reason, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+		if strings.EqualFold(name, "text") && strings.EqualFold(strings.Trim(value, `"`), "taken") {
+			return true
+		}
+	}
+	return false
+}
+
+// matching finds the attachment whose dialog a request of the switch is in (RFC 3261 12.2.2).
+func (a *agent) matching(req *sip.Request) *attachment {
+	id, from, to := req.CallID(), req.From(), req.To()
+	if id == nil || from == nil || to == nil {
+		return nil
+	}
+	at := a.byCallID[id.Value()]
+	if at == nil || at.dialog == nil {
+		return nil
+	}
+	theirs, _ := from.Params.Get("tag")
+	ours, _ := to.Params.Get("tag")
+	if theirs != at.dialog.RemoteTag || ours != at.dialog.LocalTag {
+		return nil
+	}
+	return at
+}
+
+func (a *agent) onOptions(req *sip.Request, tx sip.ServerTransaction) {
+	res := sip.NewResponseFromRequest(req, sip.StatusOK, "OK", nil)
+	res.AppendHeader(sip.NewHeader("Allow", "ACK, BYE, OPTIONS"))
+	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
+	tx.Respond(res)
+}
+
+// onInvite refuses: nobody calls a recorder, and who is recorded is decided
+// here. A refused re-INVITE leaves its dialog as it is (RFC 3261 14.2).
+func (a *agent) onInvite(req *sip.Request, tx sip.ServerTransaction) {
+	a.mu.Lock()
+	at := a.matching(req)
+	a.mu.Unlock()
+	if at == nil {
+		respond(req, tx, sip.StatusCallTransactionDoesNotExists, "Call/Transaction Does Not Exist")
+		return
+	}
+	respond(req, tx, sip.StatusNotAcceptableHere, "Not Acceptable Here")
+}
+
+func (a *agent) onOther(req *sip.Request, tx sip.ServerTransaction) {
+	res := sip.NewResponseFromRequest(req, sip.StatusMethodNotAllowed, "Method Not Allowed", nil)
+	res.AppendHeader(sip.NewHeader("Allow", "ACK, BYE, OPTIONS"))
+	tx.Respond(res)
+}
+
+// respond answers; a transport that cannot is the far end's to notice, by repeating.
+func respond(req *sip.Request, tx sip.ServerTransaction, code int, reason string) {
+	tx.Respond(sip.NewResponseFromRequest(req, code, reason, nil))
+}
+
+// The functions below change state under mu.
+
+// attachment finds or makes a channel's.
+func (a *agent) attachment(channel call.ChannelID) *attachment {
+	at := a.channels[channel]
+	if at == nil {
+		at = &attachment{channel: channel}
+		a.channels[channel] = at
+	}
+	return at
+}
+
+func (a *agent) keep(at *attachment, d dialog) {
+	a.release(at)
+	at.dialog = &d
+	a.byCallID[d.CallID] = at
+}
+
+func (a *agent) release(at *attachment) *dialog {
+	d := at.dialog
+	if d != nil {
+		delete(a.byCallID, d.CallID)
+		at.dialog = nil
+	}
+	return d
+}
+
+// confirm makes d the channel's dialog, unless the attempt was abandoned or
+// the dialog it moved has ended meanwhile.
+func (a *agent) confirm(at *attachment, run uint64, d dialog) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	moved := d.Version > 1
+	if a.channels[at.channel] != at || at.run != run || moved && (at.dialog == nil || at.dialog.CallID != d.CallID) {
+		return false
+	}
+	a.keep(at, d)
+	return true
+}
+
+// count stores how far a dialog's sequence numbers have come.
+func (a *agent) count(at *attachment, d dialog) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at.dialog != nil && at.dialog.CallID == d.CallID {
+		at.dialog.CSeq, at.dialog.Version = d.CSeq, d.Version
+	}
+}
+
+func (a *agent) drop(at *attachment, callID string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at.dialog != nil && at.dialog.CallID == callID {
+		a.release(at)
+	}
+}
+
+func (a *agent) succeed(req provider.Attach, at *attachment, run uint64, d dialog, agreed answer, outcome string) {
+	a.metrics.invites.WithLabelValues(outcome).Inc()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.channels[at.channel] != at || at.run != run || at.dialog == nil || at.dialog.CallID != d.CallID {
+		return // detached, or hung up and told so
+	}
+	at.attempt = nil
+	a.emit(provider.Attached{
+		Channel: req.Channel, Endpoint: d.endpoint(), Remote: agreed.Remote,
+		Codec: agreed.Codec, PayloadType: agreed.PayloadType, Mux: agreed.Mux, Dialog: d.encode(),
+	})
+}
+
+func (a *agent) fail(req provider.Attach, at *attachment, run uint64, err error, gone bool) {
+	a.metrics.invites.WithLabelValues(outcomeOf(err)).Inc()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.channels[at.channel] != at || at.run != run {
+		return
+	}
+	at.attempt = nil
+	a.emit(provider.AttachFailed{Channel: req.Channel, Peer: hostOfURI(req.Address), Err: err, Gone: gone})
+}
+
+func outcomeOf(err error) string {
+	var status *statusError
+	switch {
+	case errors.As(err, &status):
+		return strconv.Itoa(status.code)
+	case errors.Is(err, errSilent):
+		return "silent"
+	case errors.Is(err, errNoSDP), errors.Is(err, errNoCodec), errors.Is(err, errNoMedia):
+		return "bad_answer"
+	}
+	return "error"
+}
+
+func hostOfURI(text string) string {
+	uri, err := parseURI(text)
+	if err != nil {
+		return text
+	}
+	return net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
+}
+
+// glareWait is the pause after 491 for the owner of the Call-ID, which we
+// always are: 2.1 to 4 s in steps of 10 ms (RFC 3261 14.1).
+func glareWait() time.Duration {
+	return 2100*time.Millisecond + time.Duration(randomUint32()%191)*10*time.Millisecond
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func randomUint32() uint32 {
+	var b [4]byte
+	rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint32(b[:])
+}

@@ -1,0 +1,581 @@
+package director
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/director/placement"
+	"tandem/director/provider"
+	"tandem/internal/call"
+)
+
+// recorder is one recorder as the floor sees it, and its order book: what it
+// is still to be told. The book names things; what they are is looked up
+// when a batch is made, so that the newest state goes out, once.
+type recorder struct {
+	RecorderConfig
+	name      call.RecorderName
+	state     recorderState
+	since     time.Time // of state
+	text      string    // why it is lost or refuses
+	heard     bool      // answered, or failed to, since the start
+	reachable bool      // connected, whether it obeys or not
+	seen      uint64    // the highest epoch it told of
+	bootID    string
+
+	load    *tandemv1.Load // the last one heard; nil: none yet
+	ready   time.Time      // since when the load says so; zero while it does not
+	coming  int            // channels given to it that its load does not show yet
+	opens   map[call.ChannelID]bool
+	updates map[call.ChannelID]bool
+	closes  map[call.ChannelID]string // with their cause
+	calls   map[call.CallID]bool
+	legs    map[string]bool
+	blind   []*tandemv1.Window
+
+	sent    *batch    // under way; at most one
+	retryAt time.Time // not before: the last batch failed
+}
+
+type recorderState int
+
+const (
+	recorderDown    recorderState = iota // not connected
+	recorderUp                           // fenced with our epoch and heard
+	recorderRefused                      // obeys another director or belongs to another group
+)
+
+func newRecorder(cfg RecorderConfig, now time.Time) *recorder {
+	return &recorder{
+		RecorderConfig: cfg, name: call.RecorderName(cfg.Name), since: now, text: "not reached yet",
+		opens: make(map[call.ChannelID]bool), updates: make(map[call.ChannelID]bool), closes: make(map[call.ChannelID]string),
+		calls: make(map[call.CallID]bool), legs: make(map[string]bool),
+	}
+}
+
+func (r *recorder) up() bool { return r.state == recorderUp }
+
+func (r *recorder) open(id call.ChannelID)                { r.opens[id] = true }
+func (r *recorder) update(id call.ChannelID)              { r.updates[id] = true }
+func (r *recorder) close(id call.ChannelID, cause string) { r.closes[id] = cause }
+
+// owes reports whether the recorder is still to hear of a leg.
+func (r *recorder) owes(record string) bool {
+	return r.legs[record] || r.sent != nil && slices.Contains(r.sent.legs, record)
+}
+
+func (r *recorder) owesCall(id call.CallID) bool {
+	return r.calls[id] || r.sent != nil && slices.Contains(r.sent.calls, id)
+}
+
+// candidate is the recorder as placement sees it. Its group is ours: one that
+// is not refuses the fence.
+func (r *recorder) candidate(group string) placement.Recorder {
+	c := placement.Recorder{Name: r.name, Group: group, Priority: r.Priority, Since: r.ready, Placed: r.coming}
+	switch l := r.load; {
+	case r.state == recorderRefused:
+		c.Reason = "refused: " + r.text
+	case r.state == recorderDown:
+		c.Reason = "lost: " + r.text
+	case l == nil:
+		c.Reason = "no load report yet"
+	default:
+		c.Ready, c.Reason = l.GetReady(), l.GetReason()
+		c.Load = placement.Load{
+			CPU: l.GetHostCpuPercent(), Channels: int(l.GetChannels()), MaxChannels: int(l.GetMaxChannels()),
+			Packets: l.GetPacketsPerS(), MaxPackets: l.GetMaxPacketsPerS(), JournalQueue: l.GetJournalQueue(),
+			DiskWrite: time.Duration(l.GetDiskWriteMs() * float64(time.Millisecond)),
+			DiskFree:  l.GetDiskFreeBytes(), DiskTotal: l.GetDiskTotalBytes(),
+		}
+	}
+	return c
+}
+
+// recorderHeard notes what a recorder says of its epoch when it is
+// connected, before it is told ours.
+func (f *floor) recorderHeard(now time.Time, name call.RecorderName, inv *tandemv1.Inventory) {
+	r := f.recorders[name]
+	r.heard, r.reachable, r.seen = true, true, inv.GetEpoch()
+	switch {
+	case f.epoch == 0:
+		f.activate(now)
+	case inv.GetEpoch() > f.epoch && f.mayGoAbove(r, inv.GetHolder()):
+		f.epoch = nextEpoch(inv.GetEpoch())
+		f.log.Warn("epoch raised above that of an earlier run", "epoch", f.epoch, "recorder", name)
+		f.fenceAll()
+	default:
+		f.do(fence{name})
+	}
+}
+
+// mayGoAbove tells an earlier run of this director, whose epoch a recorder
+// kept while we could not reach it, from another director that is alive: we
+// have never commanded the recorder, and no other one refuses us.
+func (f *floor) mayGoAbove(r *recorder, holder string) bool {
+	for _, other := range f.recorders {
+		if other.state == recorderRefused {
+			return false
+		}
+	}
+	return holder == f.name && r.bootID == ""
+}
+
+// activate takes an epoch above every one that a recorder has seen, as soon
+// as all of them were asked; those that do not answer are not waited for
+// longer than activationWait.
+func (f *floor) activate(now time.Time) {
+	if f.epoch != 0 {
+		return
+	}
+	highest := uint64(0)
+	for _, r := range f.recorders {
+		if !r.heard && now.Sub(f.started) < activationWait {
+			return
+		}
+		highest = max(highest, r.seen)
+	}
+	f.epoch = nextEpoch(highest)
+	f.log.Info("director active", "epoch", f.epoch, "basis", basisAlone, "highest_seen", highest)
+	f.fenceAll()
+}
+
+// fenceAll makes every recorder that can be reached obey the present epoch.
+func (f *floor) fenceAll() {
+	for _, name := range f.sortedNames() {
+		if f.recorders[name].reachable {
+			f.do(fence{name})
+		}
+	}
+}
+
+// inventoried reports whether all that recorders hold is known, as far as
+// they can be reached: only then may the switch's story be compared with it.
+func (f *floor) inventoried() bool {
+	if f.epoch == 0 {
+		return false
+	}
+	for _, r := range f.recorders {
+		if r.reachable && r.state != recorderUp {
+			return false
+		}
+	}
+	return true
+}
+
+// basisAlone is the authority of the only director of its group.
+const basisAlone = "alone"
+
+// nextEpoch counts on from the highest epoch seen. The lowest bit tells the
+// two directors of a pair apart; one that stands alone has 0.
+func nextEpoch(highest uint64) uint64 { return (highest>>1 + 1) << 1 }
+
+// recorderFenced takes in what a recorder holds, right after it accepted our
+// epoch: channels of a director before us are adopted, channels it lost in a
+// restart are opened again, and all that it may not know is told again.
+func (f *floor) recorderFenced(now time.Time, name call.RecorderName, inv *tandemv1.Inventory) {
+	r := f.recorders[name]
+	restarted := r.bootID != "" && r.bootID != inv.GetBootId()
+	f.log.Info("recorder up", "recorder", name, "epoch", f.epoch, "channels", len(inv.GetChannels()), "legs", len(inv.GetLegs()), "restarted", restarted)
+	r.state, r.since, r.text, r.bootID, r.seen, r.retryAt = recorderUp, now, "", inv.GetBootId(), f.epoch, time.Time{}
+	held := make(map[call.ChannelID]bool)
+	for _, h := range inv.GetChannels() {
+		held[call.ChannelID(h.GetChannel().GetId())] = true
+		f.reconcile(now, r, h)
+	}
+	for id := range r.closes {
+		if !held[id] {
+			delete(r.closes, id)
+		}
+	}
+	for _, ch := range f.channels {
+		if ch.recorder == name && !held[ch.ID] {
+			ch.endpoint = provider.Endpoint{} // pursue opens it again; the same port needs no re-INVITE
+		}
+	}
+	f.adoptRecords(r, inv, now)
+	f.tellAgain(r)
+	for _, ch := range f.channels {
+		f.pursue(now, ch)
+	}
+}
+
+// reconcile compares one channel that a recorder holds with what is wanted of it.
+func (f *floor) reconcile(now time.Time, r *recorder, h *tandemv1.HeldChannel) {
+	id := call.ChannelID(h.GetChannel().GetId())
+	if _, closing := r.closes[id]; closing {
+		return
+	}
+	ch := f.channels[id]
+	switch {
+	case ch == nil:
+		ch = f.adoptChannel(now, h)
+		fallthrough
+	case ch.recorder == "":
+		ch.recorder, ch.reason = r.name, h.GetReason()
+		f.takeDialog(ch, h)
+	case ch.recorder != r.name:
+		r.close(id, "moved")
+		return
+	case ch.attached.IsZero() && !ch.dialing:
+		f.takeDialog(ch, h)
+	case !bytes.Equal(h.GetDialog(), ch.terms.Dialog):
+		r.update(id)
+	}
+	ch.endpoint = endpointOf(h.GetEndpoint())
+	if s := f.sessions[ch.Channel.Session]; s != nil && s.recorder == "" {
+		s.recorder, s.reason = r.name, h.GetReason()
+	}
+}
+
+// adoptChannel takes up a channel that only a recorder knows. The switch's
+// snapshot confirms it; what has been heard of the switch already did not.
+func (f *floor) adoptChannel(now time.Time, h *tandemv1.HeldChannel) *channel {
+	p := h.GetChannel()
+	id := call.SessionID(p.GetSession().GetId())
+	s := f.sessions[id]
+	if s == nil {
+		s = f.newSession(provider.Session{
+			ID: id, User: call.UserID(p.GetSession().GetUser()), UserName: p.GetSession().GetUserName(),
+			Device: call.DeviceID(p.GetSession().GetDevice()), Profile: p.GetSession().GetProfile(),
+		}, h.GetOpened().AsTime())
+		if f.link.synced {
+			s.orphaned = now
+		}
+	}
+	ch := f.newChannel(s, provider.Channel{ID: call.ChannelID(p.GetId()), Session: id, Mix: p.GetMix(), Copy: call.Copy(p.GetCopy()), Sources: p.GetSources()})
+	if f.link.synced {
+		ch.orphaned = now
+	}
+	return ch
+}
+
+// takeDialog has the provider go on with the dialog a recorder keeps for a channel.
+func (f *floor) takeDialog(ch *channel, h *tandemv1.HeldChannel) {
+	if len(h.GetDialog()) == 0 || ch.adopting {
+		return
+	}
+	ch.adopting = true
+	ch.terms = provider.Attached{Channel: ch.ID, Codec: codecOf(h.GetCodec()), Mux: h.GetRtcpMux(), Dialog: h.GetDialog()}
+	ch.terms.PayloadType = ch.terms.Codec.PayloadType()
+	f.do(adopt{ch.ID, h.GetDialog()})
+}
+
+// tellAgain marks for r every record that concerns it: it may have forgotten
+// what it had not acknowledged, and repeating is harmless.
+func (f *floor) tellAgain(r *recorder) {
+	for _, l := range f.legs {
+		if slices.Contains(f.recordersOf(l), r.name) {
+			f.tell(r, l)
+		}
+	}
+	if !f.link.blindFrom.IsZero() {
+		r.blind = append(r.blind, &tandemv1.Window{From: stamp(f.link.blindFrom)})
+	}
+}
+
+// tellBlind has every recorder keep what it hears in a window without CTI.
+func (f *floor) tellBlind(w *tandemv1.Window) {
+	for _, r := range f.recorders {
+		r.blind = slices.DeleteFunc(r.blind, func(old *tandemv1.Window) bool { return old.GetFrom().AsTime().Equal(w.GetFrom().AsTime()) })
+		r.blind = append(r.blind, w)
+	}
+}
+
+// recorderDown decides what becomes of a lost recorder's channels. They stay
+// where they are: the switch goes on sending to the same ports, and the
+// recorder finds them again when it returns.
+func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string) {
+	r := f.recorders[name]
+	r.heard = true
+	if r.state == recorderUp {
+		f.log.Warn("recorder lost", "recorder", name, "why", why)
+	}
+	if r.state != recorderDown {
+		r.since = now
+	}
+	r.state, r.text, r.load, r.ready, r.reachable = recorderDown, why, nil, time.Time{}, false
+	f.activate(now)
+}
+
+// recorderRefuses notes that a recorder does not obey, and says so once.
+func (f *floor) recorderRefuses(now time.Time, name call.RecorderName, why string) {
+	r := f.recorders[name]
+	r.heard = true
+	if r.state != recorderRefused || r.text != why {
+		f.log.Error("recorder refused our order", "recorder", name, "why", why, "epoch", f.epoch)
+		r.since = now
+	}
+	r.state, r.text, r.load, r.ready, r.reachable = recorderRefused, why, nil, time.Time{}, false
+	f.activate(now)
+}
+
+// recorderReports takes in a load report.
+func (f *floor) recorderReports(now time.Time, name call.RecorderName, l *tandemv1.Load) {
+	r := f.recorders[name]
+	if was := r.load; was.GetReady() != l.GetReady() || was == nil {
+		f.log.Info("recorder readiness", "recorder", name, "ready", l.GetReady(), "reason", l.GetReason())
+	}
+	r.load = l
+	switch {
+	case !l.GetReady():
+		r.ready = time.Time{}
+	case r.ready.IsZero():
+		r.ready = now
+	}
+	r.coming = 0 // what is open is in the report; what is not is yet to come
+	for id := range r.opens {
+		if f.channels[id] != nil {
+			r.coming++
+		}
+	}
+	if r.sent != nil {
+		r.coming += len(r.sent.opens)
+	}
+	for id := range f.unplaced {
+		if s := f.sessions[id]; s != nil {
+			s.placeAt = now // someone may have room now
+		}
+	}
+}
+
+// batch is one round of orders to one recorder, in the order in which they
+// are given: close, open, update, records.
+type batch struct {
+	closing  *tandemv1.CloseChannelsRequest
+	opening  *tandemv1.OpenChannelsRequest
+	updating *tandemv1.UpdateChannelsRequest
+	records  *tandemv1.PutRecordsRequest
+
+	closes  map[call.ChannelID]string
+	opens   []call.ChannelID
+	updates []call.ChannelID
+	calls   []call.CallID
+	legs    []string
+}
+
+// maxBatch bounds each list of a batch, and so the size of a message.
+const maxBatch = 2000
+
+// nextBatch empties a recorder's order book into a batch, or returns nil if
+// there is nothing to say or one is still under way. The caller adds the order's authority.
+func (f *floor) nextBatch(now time.Time, r *recorder) *batch {
+	if !r.up() || r.sent != nil || now.Before(r.retryAt) {
+		return nil
+	}
+	b := &batch{closes: make(map[call.ChannelID]string)}
+	f.batchCloses(r, b)
+	f.batchOpens(r, b)
+	f.batchUpdates(r, b)
+	f.batchRecords(r, b)
+	if b.closing == nil && b.opening == nil && b.updating == nil && b.records == nil {
+		return nil
+	}
+	r.sent = b
+	return b
+}
+
+func (f *floor) batchCloses(r *recorder, b *batch) {
+	for id, cause := range r.closes {
+		if len(b.closes) == maxBatch {
+			break
+		}
+		if b.closing == nil {
+			b.closing = &tandemv1.CloseChannelsRequest{}
+		}
+		b.closes[id] = cause
+		b.closing.Channels = append(b.closing.Channels, &tandemv1.CloseChannel{Channel: string(id), Cause: cause})
+		delete(r.closes, id)
+	}
+}
+
+func (f *floor) batchOpens(r *recorder, b *batch) {
+	var wanted []*channel
+	for id := range r.opens {
+		if ch := f.channels[id]; ch != nil && ch.recorder == r.name {
+			wanted = append(wanted, ch)
+		} else {
+			delete(r.opens, id)
+		}
+	}
+	slices.SortFunc(wanted, dearest)
+	for _, ch := range wanted[:min(len(wanted), maxBatch)] {
+		if b.opening == nil {
+			b.opening = &tandemv1.OpenChannelsRequest{}
+		}
+		b.opens = append(b.opens, ch.ID)
+		b.opening.Channels = append(b.opening.Channels, &tandemv1.OpenChannel{Channel: ch.proto(f.sessions[ch.Channel.Session]), Reason: ch.reason})
+		delete(r.opens, ch.ID)
+	}
+}
+
+func (f *floor) batchUpdates(r *recorder, b *batch) {
+	for id := range r.updates {
+		if len(b.updates) == maxBatch {
+			break
+		}
+		ch := f.channels[id]
+		if ch == nil || ch.recorder != r.name || len(ch.terms.Dialog) == 0 {
+			delete(r.updates, id)
+			continue
+		}
+		if ch.endpoint == (provider.Endpoint{}) {
+			continue // not open there: first things first
+		}
+		if b.updating == nil {
+			b.updating = &tandemv1.UpdateChannelsRequest{}
+		}
+		b.updates = append(b.updates, id)
+		b.updating.Channels = append(b.updating.Channels, &tandemv1.ChannelUpdate{
+			Channel: string(id), Codec: codecs[ch.terms.Codec], PayloadType: uint32(ch.terms.PayloadType), RtcpMux: ch.terms.Mux,
+			Dialog: ch.terms.Dialog, Remote: endpointProto(ch.terms.Remote),
+		})
+		delete(r.updates, id)
+	}
+}
+
+func (f *floor) batchRecords(r *recorder, b *batch) {
+	req := &tandemv1.PutRecordsRequest{Blind: r.blind}
+	r.blind = nil
+	for id := range r.calls {
+		if len(b.calls) == maxBatch {
+			break
+		}
+		if c := f.calls[id]; c != nil {
+			b.calls = append(b.calls, id)
+			req.Calls = append(req.Calls, c.proto())
+		}
+		delete(r.calls, id)
+	}
+	for record := range r.legs {
+		if len(b.legs) == maxBatch {
+			break
+		}
+		if l := f.legs[record]; l != nil {
+			b.legs = append(b.legs, record)
+			req.Legs = append(req.Legs, f.legProto(l))
+		}
+		delete(r.legs, record)
+	}
+	if len(req.Calls)+len(req.Legs)+len(req.Blind) > 0 {
+		b.records = req
+	}
+}
+
+// batchOpened takes in a recorder's answers to the opens of the batch under way.
+func (f *floor) batchOpened(now time.Time, r *recorder, opened []*tandemv1.OpenedChannel) {
+	for _, o := range opened {
+		ch := f.channels[call.ChannelID(o.GetChannel())]
+		if ch == nil || ch.recorder != r.name {
+			continue // gone meanwhile: remove has put its close into the book
+		}
+		if refused := o.GetRefused(); refused != "" || o.GetEndpoint().GetRtpPort() == 0 {
+			f.openRefused(now, ch, refused)
+			continue
+		}
+		ch.endpoint = endpointOf(o.GetEndpoint())
+		if !ch.attached.IsZero() {
+			r.update(ch.ID)
+		}
+		f.pursue(now, ch)
+	}
+}
+
+// openRefused frees a channel to be placed anew; the rest of its turret that
+// is already open keeps it where it is.
+func (f *floor) openRefused(now time.Time, ch *channel, why string) {
+	text := fmt.Sprintf("%s refused to open it: %s", ch.recorder, why)
+	if ch.text != text {
+		f.log.Warn("open channel", "channel", ch.ID, "recorder", ch.recorder, "refused", why)
+	}
+	ch.text, ch.openAt = text, now.Add(refusedRetry)
+	if ch.attached.IsZero() {
+		ch.recorder, ch.reason = "", ""
+		if s := f.sessions[ch.Channel.Session]; s != nil {
+			f.unplaced[s.ID] = true
+			s.placeAt = ch.openAt
+		}
+	}
+}
+
+// batchDone ends the batch under way. What failed goes back into the book.
+func (f *floor) batchDone(now time.Time, r *recorder, err error) {
+	b := r.sent
+	r.sent = nil
+	if err == nil {
+		for _, record := range b.legs {
+			f.forget(record)
+		}
+		for _, id := range b.calls {
+			if c := f.calls[id]; c != nil {
+				f.forgetCall(c)
+			}
+		}
+		return
+	}
+	r.retryAt = now.Add(refusedRetry)
+	for id, cause := range b.closes {
+		if _, again := r.closes[id]; !again && f.channels[id] == nil {
+			r.closes[id] = cause
+		}
+	}
+	for _, id := range b.opens {
+		if ch := f.channels[id]; ch != nil && ch.recorder == r.name && ch.endpoint == (provider.Endpoint{}) {
+			r.open(id)
+		} else if ch == nil {
+			r.close(id, "logged_off") // it may have been opened all the same
+		}
+	}
+	for _, id := range b.updates {
+		r.update(id)
+	}
+	for _, id := range b.calls {
+		r.calls[id] = true
+	}
+	for _, record := range b.legs {
+		r.legs[record] = true
+	}
+	for _, w := range b.records.GetBlind() {
+		if !slices.ContainsFunc(r.blind, func(newer *tandemv1.Window) bool { return newer.GetFrom().AsTime().Equal(w.GetFrom().AsTime()) }) {
+			r.blind = append(r.blind, w)
+		}
+	}
+}
+
+// quiet reports whether every recorder that can be told has been told everything.
+func (f *floor) quiet() bool {
+	for _, r := range f.recorders {
+		if r.up() && (r.sent != nil || len(r.closes)+len(r.updates)+len(r.calls)+len(r.legs)+len(r.blind) > 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// stateWord is the recorder's state as people read it.
+func (r *recorder) stateWord() string {
+	switch {
+	case r.state == recorderRefused:
+		return "refused"
+	case r.state == recorderDown:
+		return "lost"
+	case r.load.GetReason() == "draining":
+		return "draining"
+	case !r.load.GetReady():
+		return "busy"
+	}
+	return "ready"
+}
+
+// reason says why the recorder is not simply ready.
+func (r *recorder) reason() string {
+	switch {
+	case r.state != recorderUp:
+		return r.text
+	case r.load == nil:
+		return "no load report yet"
+	}
+	return r.load.GetReason()
+}

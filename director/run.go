@@ -1,0 +1,125 @@
+// Package director is the daemon that stands between the telephony platform
+// and the recorders: it learns who is logged on, gives each turret to a
+// recorder, has the platform send the media there, and passes call events on.
+// Media never flows through it, and it keeps no durable state: what it needs
+// after a restart the recorders hold.
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/director/provider/unigy"
+	"tandem/internal/daemon"
+	"tandem/internal/rpc"
+)
+
+// farewell bounds how long a stopping director waits for its recorders to
+// take the records they have not yet been told.
+const farewell = 2 * time.Second
+
+// Run directs until ctx ends. It hangs nothing up: media goes on, and the
+// next director adopts the dialogs.
+func Run(ctx context.Context, cfg Config) error {
+	log := slog.Default().With("director", cfg.Name)
+	password, err := cfg.Provider.Unigy.password()
+	if err != nil {
+		return fmt.Errorf("read password: %w", err)
+	}
+	registry, failures := newRegistry()
+	right := &authority{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary}
+	l := newLoop(newFloor(cfg, time.Now(), log), right)
+	registry.MustRegister(newGauges(l))
+	control, err := net.Listen("tcp", cfg.Control)
+	if err != nil {
+		return fmt.Errorf("listen for control: %w", err)
+	}
+	l.provider, err = unigy.Open(unigy.Config{
+		Servers: cfg.Provider.Unigy.Servers, User: cfg.Provider.Unigy.User, Password: password, Client: cfg.Name,
+		Copy: cfg.copy(), SIPListen: cfg.Provider.Unigy.sipListen(), AttachRate: cfg.Provider.Unigy.AttachRate,
+		Gate: right.allow, Metrics: unigy.NewMetrics(registry), Log: log,
+	}, l.emit)
+	if err != nil {
+		control.Close()
+		return fmt.Errorf("open provider: %w", err)
+	}
+	client := rpc.NewClient()
+	defer client.CloseIdleConnections()
+	for _, r := range cfg.Recorders {
+		link := newLink(r, cfg, client, l, failures, log)
+		l.links[link.name] = link
+	}
+	log.Warn("control API without TLS: loopback only", "control", control.Addr())
+	log.Info("director started", "group", cfg.Group, "copy", cfg.copy(), "recorders", len(cfg.Recorders), "sip", l.provider.SIPAddr())
+
+	// The loop and the links outlive the platform's side, so that what it
+	// said last still reaches the recorders.
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var inner errgroup.Group
+	inner.Go(func() error { return l.run(late) })
+	for _, link := range l.links {
+		inner.Go(func() error { return link.run(late) })
+	}
+	outer, outerCtx := errgroup.WithContext(ctx)
+	outer.Go(func() error { return l.runProvider(outerCtx) })
+	outer.Go(func() error { return rpc.Serve(outerCtx, control, l.handler(cfg)) })
+	outer.Go(func() error { return daemon.ServeMetrics(outerCtx, cfg.Metrics, registry, l.healthy) })
+	err = outer.Wait()
+	l.settle()
+	end()
+	return errors.Join(err, inner.Wait())
+}
+
+// runProvider speaks to the platform once it is known what the recorders
+// hold: its first snapshot is compared with that.
+func (l *loop) runProvider(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		// Sockets are bound already; running with an ended context closes them.
+	case <-l.known:
+	}
+	return l.provider.Run(ctx)
+}
+
+func (l *loop) handler(cfg Config) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(tandemv1connect.NewDirectorServiceHandler(&service{cfg: cfg, loop: l}))
+	return mux
+}
+
+// healthy asks the owner loop for a sign of life.
+func (l *loop) healthy() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := l.ask(ctx, func(time.Time, *floor) {}); err != nil {
+		return fmt.Errorf("owner loop does not answer: %w", err)
+	}
+	return nil
+}
+
+// settle waits until the recorders have taken what they are to be told.
+func (l *loop) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	tick := time.NewTicker(gather)
+	defer tick.Stop()
+	for quiet := false; !quiet; {
+		if l.ask(ctx, func(_ time.Time, f *floor) { quiet = f.quiet() }) != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
