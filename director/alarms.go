@@ -2,6 +2,7 @@ package director
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -17,8 +18,11 @@ const (
 // an alarm: a re-dial takes a moment.
 const channelGrace = 2 * time.Second
 
-// linkGrace is how long the first CTI connection may take.
-const linkGrace = 2 * time.Second
+// linkGrace is how long the CTI link may be away before that is an alarm: a
+// switch that restarts its link is back in a moment.
+const linkGrace = time.Second
+
+var errNoLink = errors.New("not connected yet")
 
 type alarmKey struct{ what, object string }
 
@@ -53,8 +57,8 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 	add := func(what, object, severity string, since time.Time, format string, args ...any) {
 		all[alarmKey{what, object}] = &alarm{severity, since, fmt.Sprintf(format, args...)}
 	}
-	if l := f.link; !l.up && f.epoch != 0 && now.Sub(cmp.Or(l.since, f.started)) >= f.linkPatience() {
-		add("cti_down", cmp.Or(l.peer, "switch"), critical, l.since, "no call and agent events: %v; attached channels go on", l.reason())
+	if l := f.link; !l.up && f.epoch != 0 && now.Sub(l.since) >= linkGrace {
+		add("cti_down", "switch", critical, l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
 	}
 	for _, r := range f.recorders {
 		switch r.state {
@@ -77,21 +81,6 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 		}
 	}
 	return all
-}
-
-// linkPatience is none for a link that was lost.
-func (f *floor) linkPatience() time.Duration {
-	if f.link.err != nil {
-		return 0
-	}
-	return linkGrace
-}
-
-func (l linkState) reason() string {
-	if l.err != nil {
-		return l.err.Error()
-	}
-	return "never connected"
 }
 
 // alarmList is what people see: oldest first.

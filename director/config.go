@@ -77,7 +77,7 @@ func DefaultConfig() Config {
 		},
 		Provider: ProviderConfig{Unigy: UnigyConfig{
 			Servers:     []string{"127.0.0.1:6500"},
-			User:        "tandem",
+			User:        "recorder",
 			SIPListen:   "127.0.0.1:5070",
 			OrphanGrace: config.Duration(30 * time.Second),
 			AttachRate:  500,

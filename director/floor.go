@@ -229,10 +229,14 @@ func (f *floor) linkUp(now time.Time, e provider.LinkUp) {
 // heard from here on may belong to calls that nobody announces, so recorders
 // are told to keep it.
 func (f *floor) linkDown(now time.Time, e provider.LinkDown) {
+	f.link.peer, f.link.err = e.Peer, e.Err
+	if !f.link.up {
+		return
+	}
 	if f.link.blindFrom.IsZero() {
 		f.link.blindFrom = e.Heard
 	}
-	f.link.up, f.link.synced, f.link.since, f.link.err = false, false, now, e.Err
+	f.link.up, f.link.synced, f.link.since = false, false, now
 	f.tellBlind(&tandemv1.Window{From: stamp(f.link.blindFrom)})
 }
 

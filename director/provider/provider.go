@@ -62,7 +62,8 @@ type Event interface{ event() }
 type (
 	// LinkUp says that the platform answered and a snapshot follows.
 	LinkUp struct{ Peer, Incarnation string }
-	// LinkDown says that nothing is heard any more; Heard is when all was still heard.
+	// LinkDown says that nothing is heard any more; Heard is when all was
+	// still heard. It is zero if this attempt at a link never came up.
 	LinkDown struct {
 		Peer  string
 		Heard time.Time

@@ -84,13 +84,16 @@ func backoff(failures int, r float64) time.Duration {
 func (l *link) connect(ctx context.Context, server string) error {
 	conn, err := l.dial(ctx, server)
 	if err != nil {
-		return fmt.Errorf("dial: %w", err)
+		err = fmt.Errorf("dial: %w", err)
+		l.emit(provider.LinkDown{Peer: server, Err: err})
+		return err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	c := &connection{link: l, conn: conn, server: server, in: cti.NewReader(conn)}
 	if err := c.login(); err != nil {
+		l.emit(provider.LinkDown{Peer: server, Err: err})
 		return err
 	}
 	return c.follow(ctx)
