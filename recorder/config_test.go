@@ -1,0 +1,45 @@
+package recorder
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"tandem/internal/config"
+)
+
+// The file in etc/ names every key and gives it its default.
+func TestShippedFileIsTheDefaults(t *testing.T) {
+	const file = "../etc/recorder.toml"
+	got, err := config.Load(file, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := DefaultConfig(); got != want {
+		t.Errorf("%s: %+v\nwant %+v", file, got, want)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	for _, c := range []struct{ text, key string }{
+		{`control = "10.0.0.1:7402"`, "control"},
+		{"[media]\nkeep = \"some\"", "media.keep"},
+		{"[media]\nslot = \"7m\"", "media.slot"},
+		{"[rtp]\nhost = \"0.0.0.0\"", "rtp.host"},
+		{"[rtp]\nport_min = 20001", "rtp.port_min"},
+		{"[rtp]\nport_max = 19998", "rtp.port_max"},
+		{"[rtp]\ntick = \"1ms\"", "rtp.tick"},
+		{"[journal]\nqueue = 1", "journal.queue"},
+		{"[limits]\nreserve = -1", "limits.reserve"},
+	} {
+		_, err := config.Parse("recorder.toml", c.text, DefaultConfig())
+		var faults *config.Faults
+		if !errors.As(err, &faults) || len(faults.Faults) != 1 || faults.Faults[0].Key != c.key {
+			t.Errorf("%s: got %v, want one fault of %s", strings.ReplaceAll(c.text, "\n", " "), err, c.key)
+		}
+	}
+}
