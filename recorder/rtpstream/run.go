@@ -30,6 +30,7 @@ type Run struct {
 	TS      int64     // extended timestamp of that packet
 	Arrival Wall      // of the last packet that was not a duplicate
 	Seen    [2]uint64 // bit i: High-i has been received
+	Frame   int64     // samples of the newest packet that had any
 	Jitter  float64   // RFC 3550 6.4.1, in timestamp units
 	Transit int64     // arrival - timestamp of the last packet in order
 	Anchor  Anchor
@@ -69,7 +70,7 @@ const (
 // their low bits always are what was on the wire.
 func newRun(p Packet, arrival Wall) *Run {
 	r := &Run{SSRC: p.SSRC, Codec: p.Codec, Began: arrival, High: int64(p.Seq), TS: int64(p.TS), Arrival: arrival,
-		Seen: [2]uint64{1, 0}, Anchor: Anchor{Rate: p.Codec.ClockRate()}}
+		Seen: [2]uint64{1, 0}, Frame: p.samples(), Anchor: Anchor{Rate: p.Codec.ClockRate()}}
 	r.Anchor.start(r.TS, arrival)
 	r.Transit = r.Anchor.units(time.Duration(arrival)) - r.TS
 	r.Pending = Coverage{{From: r.TS, To: r.TS + p.samples(), First: r.High, Last: r.High}}
@@ -117,6 +118,9 @@ func (r *Run) take(p Packet, seq, ts int64, arrival Wall) Verdict {
 		d := float64(max(transit-r.Transit, r.Transit-transit))
 		r.Jitter += (d - r.Jitter) / 16
 		r.Transit, r.TS = transit, ts
+		if p.samples() > 0 {
+			r.Frame = p.samples()
+		}
 		r.Anchor.observe(ts, arrival)
 	}
 	r.Arrival = max(r.Arrival, arrival)
@@ -194,16 +198,18 @@ func (r *Run) cause(h Hole) call.Cause {
 			return call.CauseInterrupted
 		}
 	}
-	return causeOf(h.Start, h.End, r.Drops)
+	// Part of the hole may be silence: what counts is how much was lost.
+	return causeOf(h.Start, h.End, r.Anchor.span(h.Lost*r.Frame), r.Drops)
 }
 
-func causeOf(start, end Wall, drops []Drop) call.Cause {
+// causeOf says why media of the given length is missing between two instants.
+func causeOf(start, end Wall, length time.Duration, drops []Drop) call.Cause {
 	for _, d := range drops {
 		if d.From < end && start < d.To {
 			return call.CauseDisk
 		}
 	}
-	if end.Sub(start) >= outageAfter {
+	if length >= outageAfter {
 		return call.CauseOutage
 	}
 	return call.CauseLoss

@@ -137,7 +137,7 @@ func (s *Stream) head(begin Wall, marker bool) *Hole {
 	case s.Away:
 		h.Cause = call.CauseInterrupted
 	default:
-		h.Cause = causeOf(from, begin, s.Drops)
+		h.Cause = causeOf(from, begin, begin.Sub(from), s.Drops)
 		if marker && h.Cause != call.CauseDisk {
 			return nil
 		}

@@ -80,6 +80,7 @@ func TestHoles(t *testing.T) {
 		{"loss", func(k *talker, s *Stream, send func(int)) { send(9); k.lose(3); send(9) }, 1, []call.Cause{call.CauseLoss}},
 		{"outage", func(k *talker, s *Stream, send func(int)) { send(9); k.lose(1000); send(9) }, 1, []call.Cause{call.CauseOutage}},
 		{"outage past the sequence's misjudged half", func(k *talker, s *Stream, send func(int)) { send(9); k.lose(0x8000); send(9) }, 2, []call.Cause{call.CauseOutage}},
+		{"loss in a long silence", func(k *talker, s *Stream, send func(int)) { send(9); k.silent(time.Hour); k.lose(2); send(9) }, 1, []call.Cause{call.CauseLoss}},
 		{"interrupted", func(k *talker, s *Stream, send func(int)) {
 			send(9)
 			s.Interrupt(k.at)
