@@ -70,6 +70,13 @@ func (d *Draft) Add(num uint32, arrival int64, packet []byte) bool {
 	return true
 }
 
+// Room is how many bytes still fit: packets of n bytes in all, one by one in
+// runs of their own, need n and PacketOverhead for each.
+func (d *Draft) Room() int { return cap(d.buf) - len(d.buf) }
+
+// PacketOverhead is what a block holds at most beside each packet's bytes.
+const PacketOverhead = runHeader + packetHeader
+
 // MaxPacket is the longest datagram that Draft.Add takes.
 const MaxPacket = math.MaxUint16
 

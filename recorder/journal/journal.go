@@ -67,7 +67,9 @@ type Dropped struct {
 }
 
 // Reported is an RTCP sender report (RFC 3550 6.4.1): at wall time NTP the
-// stream's RTP timestamp was RTP.
+// stream's RTP timestamp was RTP. It takes its own way to the journal, so it
+// may stand a little before or behind the packets that arrived with it, even
+// behind Closed.
 type Reported struct {
 	Num     uint32 `json:"num"`
 	SSRC    uint32 `json:"ssrc"`
