@@ -1,0 +1,134 @@
+package recorder
+
+import (
+	"net/netip"
+	"time"
+
+	"tandem/internal/config"
+	"tandem/recorder/compact"
+	"tandem/recorder/intake"
+	"tandem/recorder/journal"
+)
+
+// Config is recorder.toml.
+type Config struct {
+	Name    string `toml:"name"`
+	Group   string `toml:"group"`
+	Control string `toml:"control"`
+	Metrics string `toml:"metrics"`
+	Dir     string `toml:"dir"`
+
+	Media   MediaConfig   `toml:"media"`
+	RTP     RTPConfig     `toml:"rtp"`
+	Journal JournalConfig `toml:"journal"`
+	Limits  LimitsConfig  `toml:"limits"`
+}
+
+// MediaConfig says what is kept.
+type MediaConfig struct {
+	Keep     string          `toml:"keep"`
+	PreRoll  config.Duration `toml:"pre_roll"`
+	PostRoll config.Duration `toml:"post_roll"`
+	Slot     config.Duration `toml:"slot"`
+}
+
+// RTPConfig says where audio arrives.
+type RTPConfig struct {
+	Host          string          `toml:"host"`
+	PortMin       int             `toml:"port_min"`
+	PortMax       int             `toml:"port_max"`
+	Tick          config.Duration `toml:"tick"`
+	Shards        int             `toml:"shards"`
+	ReceiveBuffer int             `toml:"receive_buffer"`
+}
+
+// JournalConfig says how packets reach the disk.
+type JournalConfig struct {
+	SyncInterval config.Duration `toml:"sync_interval"`
+	FileSize     int64           `toml:"file_size"`
+	FileAge      config.Duration `toml:"file_age"`
+	Queue        int             `toml:"queue"` // bytes
+}
+
+// LimitsConfig bounds what placement may give this recorder.
+type LimitsConfig struct {
+	MaxChannels   int     `toml:"max_channels"`
+	MaxPacketsPer float64 `toml:"max_packets_per_s"`
+	Reserve       int64   `toml:"reserve"`
+}
+
+// What Keep may be.
+const (
+	keepCalls = "calls"
+	keepAll   = "all"
+)
+
+// DefaultConfig is what every key is when the file does not name it;
+// etc/recorder.toml spells it out.
+func DefaultConfig() Config {
+	j := journal.DefaultConfig()
+	return Config{
+		Name: "rec-1", Group: "primary", Control: "127.0.0.1:7402", Metrics: "127.0.0.1:9402", Dir: "/var/lib/tandem/recorder",
+		Media: MediaConfig{Keep: keepCalls, PreRoll: config.Duration(2 * time.Second), PostRoll: config.Duration(2 * time.Second), Slot: config.Duration(15 * time.Minute)},
+		RTP:   RTPConfig{Host: "127.0.0.1", PortMin: 20000, PortMax: 39998, Tick: config.Duration(50 * time.Millisecond), ReceiveBuffer: 512 << 10},
+		Journal: JournalConfig{SyncInterval: config.Duration(j.SyncInterval), FileSize: j.FileSize,
+			FileAge: config.Duration(j.FileAge), Queue: j.QueueSize},
+		Limits: LimitsConfig{MaxChannels: 5000, MaxPacketsPer: 250_000, Reserve: 1 << 30},
+	}
+}
+
+// Validate implements config.Validator.
+func (c Config) Validate() []config.Fault {
+	var check config.Check
+	check.Name("name", c.Name)
+	check.Name("group", c.Group)
+	check.Loopback("control", c.Control)
+	if c.Metrics != "" {
+		check.Addr("metrics", c.Metrics)
+	}
+	check.That(c.Dir != "", "dir", "want a directory")
+	check.That(c.Media.Keep == keepCalls || c.Media.Keep == keepAll, "media.keep", "%q: want %q or %q", c.Media.Keep, keepCalls, keepAll)
+	check.Between("media.pre_roll", c.Media.PreRoll, 0, config.Duration(time.Minute))
+	check.Between("media.post_roll", c.Media.PostRoll, 0, config.Duration(time.Minute))
+	slot := c.Media.Slot.Std()
+	check.That(slot >= 10*time.Second && slot <= 24*time.Hour && 24*time.Hour%slot == 0, "media.slot", "%v: want 10s to 24h that divides a day", c.Media.Slot)
+	host, err := netip.ParseAddr(c.RTP.Host)
+	check.That(err == nil && !host.IsUnspecified(), "rtp.host", "%q: want an address of this machine that the switch can reach", c.RTP.Host)
+	check.That(c.RTP.PortMin >= 1024 && c.RTP.PortMin%2 == 0, "rtp.port_min", "%d: want an even port from 1024", c.RTP.PortMin)
+	check.That(c.RTP.PortMax <= 65534 && c.RTP.PortMax%2 == 0 && c.RTP.PortMax >= c.RTP.PortMin, "rtp.port_max", "%d: want an even port from rtp.port_min to 65534", c.RTP.PortMax)
+	check.Between("rtp.tick", c.RTP.Tick, config.Duration(5*time.Millisecond), config.Duration(500*time.Millisecond))
+	check.That(c.RTP.Shards >= 0 && c.RTP.Shards <= 64, "rtp.shards", "%d: want 0 (by channels and cores) to 64", c.RTP.Shards)
+	check.That(c.RTP.ReceiveBuffer >= 64<<10 && c.RTP.ReceiveBuffer <= 64<<20, "rtp.receive_buffer", "%d: want 65536 to 67108864 bytes", c.RTP.ReceiveBuffer)
+	check.Between("journal.sync_interval", c.Journal.SyncInterval, config.Duration(10*time.Millisecond), config.Duration(10*time.Second))
+	check.That(c.Journal.FileSize >= 1<<20 && c.Journal.FileSize <= 4<<30, "journal.file_size", "%d: want 1048576 to 4294967296 bytes", c.Journal.FileSize)
+	check.Between("journal.file_age", c.Journal.FileAge, config.Duration(time.Second), config.Duration(time.Hour))
+	check.That(c.Journal.Queue >= 1<<20 && c.Journal.Queue <= 4<<30, "journal.queue", "%d: want 1048576 to 4294967296 bytes", c.Journal.Queue)
+	check.That(c.Limits.MaxChannels >= 1 && c.Limits.MaxChannels <= 20000, "limits.max_channels", "%d: want 1 to 20000", c.Limits.MaxChannels)
+	check.That(c.Limits.MaxPacketsPer > 0, "limits.max_packets_per_s", "%v: want more than 0", c.Limits.MaxPacketsPer)
+	check.That(c.Limits.Reserve >= 0, "limits.reserve", "%d: want 0 bytes or more", c.Limits.Reserve)
+	return check.Faults
+}
+
+// What each part is told of it; the configuration has been validated.
+
+func (c Config) journal(boot string) journal.Config {
+	j := journal.DefaultConfig()
+	j.Boot, j.SyncInterval, j.FileSize = boot, c.Journal.SyncInterval.Std(), c.Journal.FileSize
+	j.FileAge, j.QueueSize = c.Journal.FileAge.Std(), c.Journal.Queue
+	return j
+}
+
+func (c Config) intake() intake.Config {
+	i := intake.DefaultConfig()
+	i.Host = netip.MustParseAddr(c.RTP.Host)
+	i.PortMin, i.PortMax, i.Tick, i.Shards = c.RTP.PortMin, c.RTP.PortMax, c.RTP.Tick.Std(), c.RTP.Shards
+	i.MaxChannels, i.ReceiveBuffer = c.Limits.MaxChannels, c.RTP.ReceiveBuffer
+	return i
+}
+
+func (c Config) compactor(journalDir, mediaDir string) compact.Config {
+	k := compact.DefaultConfig()
+	k.Journal, k.Media, k.Slot = journalDir, mediaDir, c.Media.Slot.Std()
+	k.KeepAll, k.PreRoll, k.PostRoll = c.Media.Keep == keepAll, c.Media.PreRoll.Std(), c.Media.PostRoll.Std()
+	return k
+}

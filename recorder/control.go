@@ -1,0 +1,168 @@
+package recorder
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/call"
+	"tandem/recorder/catalog"
+)
+
+// heartbeat is the period of Watch's heartbeats.
+const heartbeat = 100 * time.Millisecond
+
+// control answers directors. Everything that changes something goes through the fence.
+type control struct {
+	tandemv1connect.UnimplementedRecorderServiceHandler
+
+	name        string
+	boot        string
+	fence       *fence
+	attachments *attachments
+	catalog     *catalog.Catalog
+	reporter    *reporter
+}
+
+func (c *control) Inventory(ctx context.Context, _ *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
+	inventory, err := c.inventory(ctx, c.fence.seen())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&tandemv1.InventoryResponse{Inventory: inventory}), nil
+}
+
+func (c *control) Fence(ctx context.Context, r *connect.Request[tandemv1.FenceRequest]) (*connect.Response[tandemv1.FenceResponse], error) {
+	var inventory *tandemv1.Inventory
+	err := c.fence.obey(r.Msg.GetOrder(), func() (err error) {
+		inventory, err = c.inventory(ctx, authority{r.Msg.GetOrder().GetEpoch(), r.Msg.GetOrder().GetDirector()})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&tandemv1.FenceResponse{Inventory: inventory}), nil
+}
+
+func (c *control) OpenChannels(ctx context.Context, r *connect.Request[tandemv1.OpenChannelsRequest]) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
+	for _, want := range r.Msg.GetChannels() {
+		if want.GetChannel().GetId() == "" {
+			return nil, connect.NewError(connect.CodeInvalidArgument, errNoChannel)
+		}
+	}
+	var answers []*tandemv1.OpenedChannel
+	err := c.fence.obey(r.Msg.GetOrder(), func() (err error) {
+		ready, _ := c.reporter.ready()
+		answers, err = c.attachments.add(ctx, time.Now(), ready, r.Msg.GetChannels())
+		return unavailable(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&tandemv1.OpenChannelsResponse{Channels: answers}), nil
+}
+
+func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
+	err := c.fence.obey(r.Msg.GetOrder(), func() error {
+		return unavailable(c.attachments.update(ctx, r.Msg.GetChannels()))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&tandemv1.UpdateChannelsResponse{}), nil
+}
+
+func (c *control) CloseChannels(ctx context.Context, r *connect.Request[tandemv1.CloseChannelsRequest]) (*connect.Response[tandemv1.CloseChannelsResponse], error) {
+	err := c.fence.obey(r.Msg.GetOrder(), func() error {
+		return unavailable(c.attachments.remove(ctx, time.Now(), r.Msg.GetChannels()))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&tandemv1.CloseChannelsResponse{}), nil
+}
+
+func (c *control) PutRecords(ctx context.Context, r *connect.Request[tandemv1.PutRecordsRequest]) (*connect.Response[tandemv1.PutRecordsResponse], error) {
+	calls, legs, blind, err := recordsFrom(r.Msg)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	err = c.fence.obey(r.Msg.GetOrder(), func() error {
+		return unavailable(c.catalog.PutRecords(ctx, calls, legs, blind))
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.reporter.legsChanged()
+	return connect.NewResponse(&tandemv1.PutRecordsResponse{}), nil
+}
+
+// Watch sends a heartbeat every 100 ms; every tenth carries the load, and so
+// does one sent at once when readiness changes.
+func (c *control) Watch(ctx context.Context, _ *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
+	var sent *tandemv1.Load
+	for sequence := uint64(1); ; sequence++ {
+		latest, changed := c.reporter.latest()
+		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: c.fence.seen().Epoch, BootId: c.boot}
+		if latest != sent {
+			m.Load, sent = latest, latest
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-ticker.C:
+		}
+	}
+}
+
+func (c *control) inventory(ctx context.Context, seen authority) (*tandemv1.Inventory, error) {
+	records, err := c.catalog.OpenLegs(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	inventory := &tandemv1.Inventory{
+		Recorder: c.name, Group: c.fence.group, Epoch: seen.Epoch, Holder: seen.Holder, BootId: c.boot,
+		Channels: c.attachments.held(),
+	}
+	calls := map[call.CallID]bool{}
+	for _, r := range records {
+		inventory.Legs = append(inventory.Legs, legProto(r.Leg))
+		if !calls[r.Call.ID] {
+			calls[r.Call.ID] = true
+			inventory.Calls = append(inventory.Calls, callProto(r.Call))
+		}
+	}
+	return inventory, nil
+}
+
+// unavailable is for faults that may pass: the caller should try again.
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return connect.NewError(connect.CodeUnavailable, err)
+}
+
+func timeProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func timeFrom(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}

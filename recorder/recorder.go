@@ -1,0 +1,161 @@
+// Package recorder is the media recorder: it opens RTP ports, keeps every
+// packet, makes media files and call records of them, and serves them.
+//
+// It obeys one director at a time, the one with the newest epoch; everything
+// it holds survives its own death.
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/call"
+	"tandem/internal/daemon"
+	"tandem/internal/rpc"
+	"tandem/recorder/catalog"
+	"tandem/recorder/compact"
+	"tandem/recorder/intake"
+	"tandem/recorder/journal"
+)
+
+// Run records until ctx ends. Nothing it acknowledged is lost when it is
+// killed instead; the next Run on the same directory goes on with it.
+func Run(ctx context.Context, cfg Config) error {
+	boot := rpc.NewBootID()
+	slog.Info("starting", "recorder", cfg.Name, "group", cfg.Group, "version", daemon.Version(), "boot", boot)
+	slog.Warn("control is not encrypted: only this machine can reach it", "control", cfg.Control)
+	ln, err := net.Listen("tcp", cfg.Control)
+	if err != nil {
+		return fmt.Errorf("listen for control: %w", err)
+	}
+	defer ln.Close()
+	r, err := open(ctx, cfg, boot)
+	if err != nil {
+		return err
+	}
+	defer r.catalog.Close()
+
+	// Packets come first: the intake ends before the journal, and the journal
+	// writes what the intake gave it, whatever else is still going on.
+	journalCtx, stopJournal := context.WithCancel(context.WithoutCancel(ctx))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.journal.Run(journalCtx) })
+	g.Go(func() error {
+		defer stopJournal()
+		return r.intake.Run(ctx)
+	})
+	g.Go(func() error { return r.compactor.Run(ctx) })
+	g.Go(func() error { return r.reporter.Run(ctx) })
+	g.Go(func() error { return rpc.Serve(ctx, ln, r.handler()) })
+	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(), r.healthy) })
+	slog.Info("recording", "control", ln.Addr().String(), "dir", cfg.Dir, "keep", cfg.Media.Keep)
+	return g.Wait()
+}
+
+// recorder is everything open.
+type recorder struct {
+	cfg         Config
+	catalog     *catalog.Catalog
+	journal     *journal.Writer
+	intake      *intake.Intake
+	compactor   *compact.Compactor
+	attachments *attachments
+	reporter    *reporter
+	control     *control
+	media       *mediaAPI
+}
+
+// open wires a recorder. The order is that of urgency: the ports that were
+// open come first, since their audio waits in the kernel's buffers or is lost.
+func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
+	journalDir, mediaDir := filepath.Join(cfg.Dir, "journal"), filepath.Join(cfg.Dir, "media")
+	for _, dir := range []string{journalDir, mediaDir} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	fence, err := openFence(cfg.Group, filepath.Join(cfg.Dir, "authority.json"))
+	if err != nil {
+		return nil, err
+	}
+	lastGood, err := lastWritten(journalDir)
+	if err != nil {
+		return nil, err
+	}
+	r := &recorder{cfg: cfg}
+	if r.journal, err = journal.Open(journalDir, cfg.journal(boot)); err != nil {
+		return nil, err
+	}
+	if r.intake, err = intake.New(cfg.intake(), r.journal); err != nil {
+		return nil, err
+	}
+	if r.catalog, err = catalog.Open(ctx, filepath.Join(cfg.Dir, "catalog.db")); err != nil {
+		return nil, err
+	}
+	r.attachments = &attachments{catalog: r.catalog, intake: r.intake, host: cfg.RTP.Host, limit: cfg.Limits.MaxChannels,
+		open: map[call.ChannelID]catalog.Attachment{}}
+	if err := r.attachments.reopen(ctx); err != nil {
+		return nil, err
+	}
+	interrupted, err := r.catalog.InterruptLegs(ctx, lastGood)
+	if err != nil {
+		return nil, err
+	}
+	if interrupted > 0 {
+		slog.Warn("legs interrupted by the last stop", "legs", interrupted, "last_good", lastGood)
+	}
+	r.compactor = compact.New(cfg.compactor(journalDir, mediaDir), r.catalog)
+	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog}
+	if err := r.reporter.start(); err != nil {
+		return nil, err
+	}
+	r.control = &control{name: cfg.Name, boot: boot, fence: fence, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter}
+	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, attachments: r.attachments, journal: r.journal}
+	return r, nil
+}
+
+func (r *recorder) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(tandemv1connect.NewRecorderServiceHandler(r.control))
+	mux.Handle(tandemv1connect.NewMediaServiceHandler(r.media))
+	return mux
+}
+
+// healthy is what /healthz answers.
+func (r *recorder) healthy() error {
+	if ready, reason := r.reporter.ready(); !ready {
+		return errors.New(reason)
+	}
+	return nil
+}
+
+// lastWritten is when the journal was last written before this start: the
+// last good instant of whatever was being recorded. Now, when there is none.
+func lastWritten(dir string) (time.Time, error) {
+	files, err := journal.Files(dir)
+	if err != nil || len(files) == 0 {
+		return time.Now(), err
+	}
+	info, err := os.Stat(files[len(files)-1].Path)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read journal: %w", err)
+	}
+	return info.ModTime(), nil
+}
+
+func (r *recorder) metrics() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{r.intake, r.journal, r.reporter})
+	return registry
+}
