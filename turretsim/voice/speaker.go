@@ -3,6 +3,7 @@ package voice
 import (
 	"math"
 	"slices"
+	"sort"
 
 	"tandem/internal/media"
 	"tandem/internal/tone"
@@ -48,33 +49,31 @@ func (s *Speaker) Forget(before int64) {
 	}
 }
 
+// from is what is still said at that instant or later.
+func (s *Speaker) from(at int64) []Utterance {
+	i := sort.Search(len(s.utterances), func(i int) bool { return s.utterances[i].To > at })
+	return s.utterances[i:]
+}
+
 // Speaks says whether anything is said in [from, to).
 func (s *Speaker) Speaks(from, to int64) bool {
-	for _, u := range s.utterances {
-		if u.From < to && from < u.To {
-			return true
-		}
-	}
-	return false
+	next := s.from(from)
+	return len(next) > 0 && next[0].From < to
 }
 
 // whole says whether the source speaks its tones through all of [from, to).
 func (s *Speaker) whole(from, to int64) bool {
-	for _, u := range s.utterances {
-		if u.Clip == nil && u.From <= from && to <= u.To {
-			return true
-		}
-	}
-	return false
+	next := s.from(from)
+	return len(next) > 0 && next[0].Clip == nil && next[0].From <= from && to <= next[0].To
 }
 
 // add adds what is said from sample at on to sum.
 func (s *Speaker) add(sum []int32, at int64) {
 	end := at + int64(len(sum))
-	for _, u := range s.utterances {
+	for _, u := range s.from(at) {
 		from, to := max(u.From, at), min(u.To, end)
 		if from >= to {
-			continue
+			return
 		}
 		part := sum[from-at : to-at]
 		if u.Clip == nil {
