@@ -1,0 +1,380 @@
+package compact
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"tandem/internal/call"
+	"tandem/internal/media"
+	"tandem/recorder/catalog"
+	"tandem/recorder/journal"
+	"tandem/recorder/segment"
+)
+
+func TestSlotsAreCutAtTheSample(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.now = f.now.Add(7 * time.Millisecond) // no packet begins on a slot
+	f.talk(l, 1000)
+	segments := f.end()
+	f.check(segments, always)
+	if len(segments) != 3 {
+		t.Fatalf("%d segments", len(segments))
+	}
+	for i, s := range segments {
+		if i > 0 {
+			before := segments[i-1]
+			if before.FirstTS+before.Samples != s.FirstTS || !before.End.Equal(s.Start) {
+				t.Errorf("%s does not go on where %s ends", s.ID, before.ID)
+			}
+			if d := s.Start.Sub(s.Start.Truncate(f.cfg.Slot)); d > 125*time.Microsecond {
+				t.Errorf("%s begins %v after its slot", s.ID, d)
+			}
+		}
+	}
+	if s := segments[1]; s.Samples != 80000 || s.Packets == 0 || s.Lost != 0 || s.MaxJitter != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestHolesAndTheirCauses(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		steps func(f *floor, l *line)
+	}{
+		{"loss", func(f *floor, l *line) { f.lose(l, 5, call.CauseLoss) }},
+		{"loss over a slot boundary", func(f *floor, l *line) { f.talk(l, 90); f.lose(l, 20, call.CauseLoss) }},
+		{"outage over several slots", func(f *floor, l *line) { f.lose(l, 2000, call.CauseOutage) }},
+		{"silence", func(f *floor, l *line) { f.silence(3 * time.Second) }},
+		{"silence over several slots", func(f *floor, l *line) { f.silence(time.Hour) }},
+		{"killed", func(f *floor, l *line) { f.reboot(l, 100) }},
+		{"killed over a slot boundary", func(f *floor, l *line) { f.reboot(l, 600) }},
+		{"killed twice", func(f *floor, l *line) { f.reboot(l, 50); f.reboot(l, 60) }},
+		{"killed in silence", func(f *floor, l *line) { f.silence(time.Second); f.reboot(l, 0); f.silence(time.Second) }},
+		{"another source", func(f *floor, l *line) { l.ssrc++; l.seq, l.ts = 7, 7 }},
+		{"another source after a kill", func(f *floor, l *line) { f.reboot(l, 50); l.ssrc++; l.seq, l.ts = 7, 7 }},
+		{"timestamps jump", func(f *floor, l *line) { l.ts += 1 << 20 }},
+		{"another codec", func(f *floor, l *line) { l.Codec = media.PCMA }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFloor(t, t.TempDir(), nil)
+			defer f.close()
+			l := f.line(media.PCMU)
+			f.talk(l, 100)
+			c.steps(f, l)
+			f.talk(l, 300)
+			f.check(f.end(), always)
+		})
+	}
+}
+
+func TestKeepCalls(t *testing.T) {
+	f := newFloor(t, t.TempDir(), func(c *Config) { c.KeepAll = false })
+	defer f.close()
+	l := f.line(media.PCMU)
+	base := f.now
+	sec := func(n float64) time.Time { return base.Add(time.Duration(n * float64(time.Second))) }
+	put := func(legs []catalog.Leg, blind ...catalog.Window) {
+		t.Helper()
+		if err := f.cat.PutRecords(t.Context(), nil, legs, blind); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leg := func(id call.LegID, from, to float64) catalog.Leg {
+		l := catalog.Leg{ID: id, Channels: []string{string(l.ID)}, Start: sec(from)}
+		if to > 0 {
+			l.End = sec(to)
+		}
+		return l
+	}
+	put([]catalog.Leg{leg("l1", 10, 14.321), leg("l2", 30, 0)}, catalog.Window{From: sec(60), To: sec(62)})
+	f.talk(l, 50*35)
+	f.rotate()
+	f.now = f.now.Add(f.cfg.PreRoll + f.cfg.Lateness)
+	f.step() // the second leg still lasts
+	f.now = sec(35)
+	put([]catalog.Leg{leg("l2", 30, 40)})
+	f.talk(l, 50*40)
+	segments := f.end()
+	kept := [][2]float64{{8, 16.321}, {28, 42}, {58, 64}}
+	f.check(segments, func(_ *line, at time.Time) (bool, bool) {
+		for _, k := range kept {
+			from, to := at.Sub(sec(k[0])), at.Sub(sec(k[1]))
+			if from.Abs() < time.Millisecond || to.Abs() < time.Millisecond {
+				return false, false
+			}
+			if from > 0 && to < 0 {
+				return true, true
+			}
+		}
+		return false, true
+	})
+	if len(segments) == 0 {
+		t.Error("nothing kept")
+	}
+}
+
+// Whatever senders, networks, kills and crashes do: every journalled packet is
+// in one segment at its place, and every hole is silence or a gap with its cause.
+func TestCompactAgainstModel(t *testing.T) {
+	dir, n := memory(t), 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		own := filepath.Join(dir, fmt.Sprint(n))
+		if err := os.Mkdir(own, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		f := newFloor(t, own, nil)
+		defer os.RemoveAll(own)
+		defer f.close()
+		lines := []*line{f.line(media.PCMU), f.line(media.PCMA)}
+		pick := func(t *rapid.T) *line { return rapid.SampledFrom(lines).Draw(t, "line") }
+		for _, l := range lines {
+			f.talk(l, 3)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"talk": func(t *rapid.T) { f.talk(pick(t), rapid.IntRange(1, 300).Draw(t, "packets")) },
+			"disorder": func(t *rapid.T) {
+				l := pick(t)
+				var packets []sent
+				for range rapid.IntRange(2, 60).Draw(t, "packets") {
+					packets = append(packets, l.next(f.now, ""))
+					f.now = f.now.Add(20 * time.Millisecond)
+				}
+				type arrival struct {
+					sent
+					late time.Duration
+				}
+				var arrivals []arrival
+				for _, p := range packets {
+					for range rapid.SampledFrom([]int{1, 1, 2}).Draw(t, "copies") {
+						arrivals = append(arrivals, arrival{p, time.Duration(rapid.SampledFrom([]int{0, 0, 0, 30, 400}).Draw(t, "late")) * time.Millisecond})
+					}
+				}
+				slices.SortStableFunc(arrivals, func(a, b arrival) int { return a.at.Add(a.late).Compare(b.at.Add(b.late)) })
+				for _, a := range arrivals {
+					a.at = a.at.Add(a.late)
+					f.arrive(l, a.sent)
+				}
+				f.silence(400 * time.Millisecond)
+				f.talk(l, 2)
+			},
+			"lose": func(t *rapid.T) {
+				l := pick(t)
+				f.lose(l, rapid.IntRange(1, 500).Draw(t, "packets"), call.CauseLoss)
+				f.talk(l, 2)
+			},
+			"disk": func(t *rapid.T) {
+				l, from := pick(t), f.now
+				f.lose(l, rapid.IntRange(2, 500).Draw(t, "packets"), call.CauseDisk)
+				f.note(journal.Note{Dropped: &journal.Dropped{Num: l.Num, From: from, To: f.now, Packets: 1, Cause: call.CauseDisk}})
+				f.talk(l, 2)
+			},
+			"silence": func(t *rapid.T) {
+				l := pick(t)
+				f.silence(time.Duration(rapid.IntRange(1, 60_000).Draw(t, "ms")) * time.Millisecond)
+				f.talk(l, 2)
+			},
+			"reboot": func(t *rapid.T) {
+				l := pick(t)
+				f.reboot(l, rapid.IntRange(0, 700).Draw(t, "packets"))
+				for _, l := range lines { // else a later loss cannot be told from this
+					f.talk(l, 2)
+				}
+			},
+			"restart": func(t *rapid.T) {
+				l := pick(t)
+				l.ssrc += 10_000
+				l.seq, l.ts = rapid.Uint16().Draw(t, "seq"), rapid.Uint32().Draw(t, "ts")
+				f.talk(l, 3)
+			},
+			"compact": func(t *rapid.T) {
+				f.rotate()
+				f.crashAt = rapid.SampledFrom([]string{"", "", "compacted", "flushed", "synced", "committed"}).Draw(t, "crash")
+				f.step()
+			},
+		})
+		f.check(f.end(), always)
+	})
+}
+
+// Damage in the journal costs what it touches, is reported, and is a gap.
+func TestDamagedJournal(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.talk(l, 100)
+	broken := len(l.sent)
+	f.talk(l, 50)
+	for i := range l.sent[broken:] {
+		l.sent[broken+i].kept, l.sent[broken+i].cause = false, call.CauseLoss
+	}
+	f.talk(l, 100)
+	f.rotate()
+	files, err := journal.Files(f.cfg.Journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := journal.OpenFile(files[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	packets, at := 0, int64(0)
+	for packets <= broken {
+		b, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets, at = packets+b.Count, b.Offset
+	}
+	whole, err := os.ReadFile(files[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole[at+100] ^= 1
+	if err := os.WriteFile(files[0].Path, whole, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	f.age()
+	sum := f.step()
+	if len(sum.Corrupt) != 1 || sum.Corrupt[0].Offset != at || sum.Packets != 200 {
+		t.Errorf("%d packets, damage %v, want 200 and offset %d", sum.Packets, sum.Corrupt, at)
+	}
+	f.check(f.end(), always)
+}
+
+// A full disk stops compaction and nothing else: the journal is kept, and when
+// there is space again all of it becomes segments.
+func TestDiskFullRecovers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	dir := t.TempDir()
+	small := filepath.Join(dir, "media")
+	if err := os.Mkdir(small, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=128k"); err != nil {
+		t.Skipf("cannot mount a small file system: %v", err)
+	}
+	defer unix.Unmount(small, unix.MNT_DETACH)
+	f := newFloor(t, dir, nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.talk(l, 500)
+	f.rotate()
+	f.step()
+	f.talk(l, 2000)
+	f.rotate()
+	for range 3 {
+		if _, err := f.c.Step(t.Context()); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("on a full disk: %v", err)
+		}
+	}
+	if f.c.Lag() == 0 {
+		t.Error("nothing waits")
+	}
+	if err := unix.Mount("tmpfs", small, "tmpfs", unix.MS_REMOUNT, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	f.step()
+	if f.c.Lag() != 0 {
+		t.Errorf("%d bytes still wait", f.c.Lag())
+	}
+	f.check(f.end(), always)
+}
+
+// A segment whose file is destroyed while it is written is given up visibly.
+func TestLostFileIsGivenUp(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.talk(l, 50)
+	f.rotate()
+	f.step()
+	open, err := f.cat.OpenSegments(t.Context())
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%d open, %v", len(open), err)
+	}
+	if err := os.Remove(filepath.Join(f.cfg.Media, open[0].File)); err != nil {
+		t.Fatal(err)
+	}
+	f.talk(l, 50)
+	f.rotate()
+	if _, err := f.c.Step(t.Context()); err == nil {
+		t.Fatal("wrote a file that is not there")
+	}
+	f.step()
+	segments := f.end()
+	if len(segments) != 2 || segments[0].SHA256 != "" || segments[1].SHA256 == "" || segments[1].Packets != 50 {
+		t.Errorf("%+v", segments)
+	}
+}
+
+// Sender reports place a run by the sender's clock, when that can be believed.
+func TestReportsAnchor(t *testing.T) {
+	for _, c := range []struct{ skew, want time.Duration }{{-300 * time.Millisecond, -300 * time.Millisecond}, {time.Hour, 0}} {
+		f := newFloor(t, t.TempDir(), func(c *Config) { c.Slot = time.Hour })
+		l := f.line(media.PCMU)
+		began := f.now
+		f.talk(l, 100)
+		f.report(l, c.skew)
+		f.talk(l, 100)
+		s := f.end()
+		if d := s[0].Start.Sub(began.Add(c.want)).Abs(); len(s) != 1 || d > time.Millisecond {
+			t.Errorf("skew %v: segment begins %v off", c.skew, d)
+		}
+		f.close()
+	}
+}
+
+// Until a channel is closed its segment is open, readable, and named in the
+// catalog with what is needed to go on.
+func TestOpenSegment(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.talk(l, 10)
+	f.rotate()
+	f.step()
+	open, err := f.cat.OpenSegments(t.Context())
+	if err != nil || len(open) != 1 || open[0].Samples != 1600 || len(open[0].State) == 0 || open[0].Size != segment.Size(1600) {
+		t.Fatalf("%+v, %v", open, err)
+	}
+}
+
+// The cost of a packet, from a journal file in memory to committed segments.
+func BenchmarkCompact(b *testing.B) {
+	const channels, packets = 500, 1000
+	for b.Loop() {
+		b.StopTimer()
+		f := newFloor(b, b.TempDir(), func(c *Config) { c.Slot = time.Hour })
+		for range channels {
+			f.line(media.PCMU)
+		}
+		for range packets / 50 {
+			now := f.now
+			for _, l := range f.lines {
+				f.now = now
+				f.talk(l, 50)
+			}
+		}
+		f.rotate()
+		b.StartTimer()
+		f.step()
+		b.StopTimer()
+		f.close()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*channels*packets), "ns/packet")
+}

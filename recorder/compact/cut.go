@@ -1,0 +1,454 @@
+package compact
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"tandem/internal/call"
+	"tandem/internal/media"
+	"tandem/recorder/catalog"
+	"tandem/recorder/journal"
+	"tandem/recorder/rtpstream"
+	"tandem/recorder/segment"
+)
+
+// A channel's packets become runs (rtpstream), a run is cut into regions at
+// slot and keep boundaries, and a region that is kept and has packets has one
+// segment. Everything below is the compactor's state and is stored as JSON.
+
+type channel struct {
+	Channel journal.Channel
+	Stream  rtpstream.Stream
+	Tracks  []*track // one for each of Stream.Runs, in that order
+
+	listed bool     // in the table at the head of the journal file being read
+	keep   *windows // around that file; nil: not looked up yet
+}
+
+// track is a run being cut.
+type track struct {
+	Regions []*region // in order of time, not overlapping; the last is being filled
+
+	run *rtpstream.Run
+}
+
+// region is a stretch of a run inside one slot that is kept or not as a whole.
+type region struct {
+	From, To int64          // extended timestamps
+	Lo, Hi   rtpstream.Wall // what they were cut at
+	Kept     bool
+	Seg      *piece // nil: nothing kept came yet
+}
+
+// piece is a segment not sealed yet.
+type piece struct {
+	Row   catalog.Segment // Start, End, Samples and Gaps as of the last commit
+	Gaps  []gap
+	Over  bool // its region is: only late packets may come
+	Began bool // Start does not change any more
+
+	w     *segment.Writer
+	dirty bool // differs from what is committed
+	run   *rtpstream.Run
+}
+
+// gap is missing media inside a piece, by extended timestamp.
+type gap struct {
+	From, To int64
+	Cause    call.Cause
+}
+
+func (p *piece) first() int64 { return p.Row.FirstTS }
+func (p *piece) end() int64   { return p.Row.FirstTS + p.w.Len() }
+
+// settleTime is how long after a region nothing can come for it any more when
+// its run is idle; rtpstream takes no packet that late.
+const settleTime = 10 * time.Second
+
+// bounds are the slot and keep limits around an instant.
+type bounds struct {
+	lo, hi rtpstream.Wall
+	kept   bool
+}
+
+// around finds the bounds of w. Windows are sorted and do not touch; nil keep
+// keeps everything.
+func around(w rtpstream.Wall, slot time.Duration, keep *windows) bounds {
+	start := w - w%rtpstream.Wall(slot) // slots count from 1970 UTC, so they are absolute
+	b := bounds{start, start.Add(slot), true}
+	if keep == nil {
+		return b
+	}
+	b.kept = false
+	i, inside := slices.BinarySearchFunc(*keep, w, func(k span, w rtpstream.Wall) int {
+		switch {
+		case k.to <= w:
+			return -1
+		case k.from > w:
+			return 1
+		}
+		return 0
+	})
+	if inside {
+		k := (*keep)[i]
+		return bounds{max(b.lo, k.from), min(b.hi, k.to), true}
+	}
+	if i > 0 {
+		b.lo = max(b.lo, (*keep)[i-1].to)
+	}
+	if i < len(*keep) {
+		b.hi = min(b.hi, (*keep)[i].from)
+	}
+	return b
+}
+
+// at returns the region of a timestamp, making it if need be.
+func (t *track) at(ts int64, slot time.Duration, keep *windows) *region {
+	i := len(t.Regions)
+	for i > 0 && t.Regions[i-1].From > ts {
+		i--
+	}
+	if i > 0 && ts < t.Regions[i-1].To {
+		return t.Regions[i-1]
+	}
+	anchor := &t.run.Anchor
+	w := anchor.Wall(ts)
+	var before, behind *region
+	if i > 0 { // an anchor that moved must not reopen what has been cut
+		before = t.Regions[i-1]
+		w = max(w, before.Hi)
+	}
+	if i < len(t.Regions) {
+		behind = t.Regions[i]
+		w = min(w, behind.Lo-1)
+	}
+	b := around(w, slot, keep)
+	r := &region{Lo: b.lo, Hi: b.hi, Kept: b.kept, From: ts - anchor.After(w.Sub(b.lo)), To: max(ts+1, ts+anchor.After(b.hi.Sub(w)))}
+	if before != nil {
+		r.From, r.Lo = max(r.From, before.To), max(r.Lo, before.Hi)
+	}
+	if behind != nil {
+		r.To, r.Hi = min(r.To, behind.From), min(r.Hi, behind.Lo)
+	}
+	t.Regions = slices.Insert(t.Regions, i, r)
+	return r
+}
+
+// refresh applies what is known now of keep windows and clock drift to the
+// region being filled, from the end of what has come on.
+func (t *track) refresh(slot time.Duration, keep *windows) {
+	if len(t.Regions) == 0 {
+		return
+	}
+	r, end := t.Regions[len(t.Regions)-1], t.run.End()
+	if end >= r.To {
+		return
+	}
+	end = max(end, r.From+1)
+	w := min(max(t.run.Anchor.Wall(end), r.Lo), r.Hi-1)
+	if b := around(w, slot, keep); b.kept == r.Kept {
+		r.To, r.Hi = max(end, end+t.run.Anchor.After(b.hi.Sub(w))), b.hi
+	} else {
+		r.To, r.Hi = end, w
+	}
+}
+
+// place puts one packet where it belongs.
+func (c *Compactor) place(ch *channel, p rtpstream.Placed) error {
+	t := c.track(ch, p.Run)
+	if p.Verdict == rtpstream.Duplicate {
+		if n := len(t.Regions); n > 0 && t.Regions[n-1].Seg != nil {
+			t.Regions[n-1].Seg.Row.Duplicates++
+		}
+		return nil
+	}
+	counted := false
+	for ts, payload := p.At, p.Payload; len(payload) > 0; {
+		r := t.at(ts, c.cfg.Slot, c.keep(ch))
+		n := min(int64(len(payload)), r.To-ts)
+		if r.Kept {
+			s, err := c.pieceFor(ch, t, r, ts)
+			if err != nil {
+				return err
+			}
+			if s == nil {
+				continue // the region was split
+			}
+			if err := s.w.WriteAt(payload[:n], ts-s.first()); err != nil {
+				return err
+			}
+			s.wrote()
+			if !counted {
+				s.count(p)
+			}
+		} else if !counted {
+			c.sum.Unkept++
+		}
+		counted, ts, payload = true, ts+n, payload[n:]
+	}
+	if len(t.run.Pending) > 1 {
+		c.settle(ch, t, false)
+	}
+	if len(t.Regions) > 1 {
+		c.retire(t)
+	}
+	return nil
+}
+
+// wrote notes that samples came, and fixes where the segment begins once the
+// anchor has seen enough packets to know.
+func (s *piece) wrote() {
+	s.dirty = true
+	if !s.Began && s.w.Len() > s.run.Anchor.After(refineTime) {
+		s.Row.Start, s.Began = s.begin(), true
+	}
+}
+
+func (s *piece) begin() time.Time {
+	return s.run.Anchor.Wall(s.first()).Time().Truncate(time.Microsecond)
+}
+
+func (s *piece) count(p rtpstream.Placed) {
+	if p.Verdict == rtpstream.Late {
+		s.Row.Reordered++
+	}
+	s.Row.Packets++
+	s.Row.MaxJitter = max(s.Row.MaxJitter, p.Run.JitterTime())
+}
+
+// pieceFor returns the region's segment with room for a sample at ts. It is
+// nil when the region had to be split because its segment begins later and
+// is on disk already: ask again.
+func (c *Compactor) pieceFor(ch *channel, t *track, r *region, ts int64) (*piece, error) {
+	s := r.Seg
+	switch {
+	case s == nil:
+		r.Seg = c.newPiece(ch, t.run, ts)
+		return r.Seg, nil
+	case ts >= s.first():
+		return s, nil
+	case s.w.Roomy(int(s.first() - ts)):
+		err := s.w.Prepend(int(s.first() - ts))
+		s.Row.FirstTS = ts
+		return s, err
+	}
+	early := *r
+	early.To, early.Seg = s.first(), nil
+	early.Hi = t.run.Anchor.Wall(early.To)
+	early.Hi = min(max(early.Hi, early.Lo), r.Hi)
+	r.From, r.Lo = early.To, early.Hi
+	t.Regions = slices.Insert(t.Regions, slices.Index(t.Regions, r), &early)
+	return nil, nil
+}
+
+func (c *Compactor) newPiece(ch *channel, run *rtpstream.Run, ts int64) *piece {
+	start := run.Anchor.Wall(ts).Time().Truncate(time.Microsecond)
+	for c.taken(ch, run.SSRC, start) {
+		start = start.Add(time.Microsecond)
+	}
+	file := segment.Path(ch.Channel.ID, start, run.SSRC)
+	return &piece{
+		Row: catalog.Segment{ID: segmentID(ch.Channel.Num, run.SSRC, start), Num: ch.Channel.Num, Channel: ch.Channel.ID, Copy: ch.Channel.Copy,
+			Start: start, End: start, Codec: run.Codec, SSRC: run.SSRC, FirstTS: ts, File: file},
+		w: segment.Create(c.mediaPath(file), run.Codec), run: run,
+	}
+}
+
+func segmentID(num uint32, ssrc uint32, start time.Time) string {
+	return fmt.Sprintf("%d-%08x-%d", num, ssrc, start.UnixMicro())
+}
+
+// taken says whether a segment of that name is being written already: several
+// runs may begin within a microsecond.
+func (c *Compactor) taken(ch *channel, ssrc uint32, start time.Time) bool {
+	id := segmentID(ch.Channel.Num, ssrc, start)
+	same := func(s *piece) bool { return s != nil && s.Row.ID == id }
+	for _, t := range ch.Tracks {
+		if slices.ContainsFunc(t.Regions, func(r *region) bool { return same(r.Seg) }) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.state.Sealing, same)
+}
+
+// track returns the run's track; a new run may tell of what is missing before it.
+func (c *Compactor) track(ch *channel, run *rtpstream.Run) *track {
+	for i := len(ch.Tracks) - 1; i >= 0; i-- {
+		if ch.Tracks[i].run == run {
+			return ch.Tracks[i]
+		}
+	}
+	t := &track{run: run}
+	ch.Tracks = append(ch.Tracks, t)
+	if h := run.Head; h != nil {
+		c.absent = append(c.absent, absence{ch, run, *h})
+	}
+	return t
+}
+
+// settle books the holes that cannot be filled any more.
+func (c *Compactor) settle(ch *channel, t *track, all bool) {
+	c.holes = t.run.Settle(c.holes[:0], all)
+	for _, h := range c.holes {
+		if h.Silence() {
+			continue
+		}
+		s := t.holder(h)
+		if s == nil {
+			c.absent = append(c.absent, absence{ch, t.run, h})
+			continue
+		}
+		s.Gaps = append(s.Gaps, gap{h.From, h.To, h.Cause})
+		s.Row.Lost += h.Lost
+		s.dirty = true
+		c.sum.Gaps++
+	}
+	c.retire(t)
+}
+
+// holder is the segment that has samples on both sides of the hole.
+func (t *track) holder(h rtpstream.Hole) *piece {
+	for _, r := range t.Regions {
+		if s := r.Seg; s != nil && s.first() < h.From && h.To < s.end() {
+			return s
+		}
+	}
+	return nil
+}
+
+// absence is missing media between segments.
+type absence struct {
+	ch   *channel
+	run  *rtpstream.Run
+	hole rtpstream.Hole
+}
+
+// explain makes rows without a file for absences, as far as they would have
+// been kept: every gap is inside a segment, and a segment without a file is
+// nothing but a gap.
+func (c *Compactor) explain(ctx context.Context) error {
+	for _, a := range c.absent {
+		kept, err := c.keptWithin(ctx, a.ch, span{a.hole.Start, a.hole.End})
+		if err != nil {
+			return err
+		}
+		lost := a.hole.Lost
+		for _, k := range kept {
+			from, to := k.from.Time().Truncate(time.Microsecond), k.to.Time().Truncate(time.Microsecond)
+			c.rows = append(c.rows, catalog.Segment{
+				ID: segmentID(a.ch.Channel.Num, a.run.SSRC, from) + "-gap", Num: a.ch.Channel.Num, Channel: a.ch.Channel.ID, Copy: a.ch.Channel.Copy,
+				Start: from, End: to, Codec: a.run.Codec, SSRC: a.run.SSRC, FirstTS: a.hole.From, Lost: lost, Sealed: true,
+				Gaps: []catalog.Gap{{From: from, To: to, Cause: a.hole.Cause}},
+			})
+			lost = 0
+			c.sum.Gaps++
+		}
+	}
+	c.absent = c.absent[:0]
+	return nil
+}
+
+// retire gives regions that are over and settled to be sealed.
+func (c *Compactor) retire(t *track) {
+	for len(t.Regions) > 1 && t.run.Settled() >= t.Regions[0].To {
+		c.drop(t)
+	}
+}
+
+// drop takes the track's first region off it and has its segment sealed.
+func (c *Compactor) drop(t *track) {
+	r := t.Regions[0]
+	t.locate()
+	t.Regions = t.Regions[1:]
+	if r.Seg == nil {
+		return
+	}
+	r.Seg.dirty = true
+	c.state.Sealing = append(c.state.Sealing, r.Seg)
+}
+
+// finish ends a track: nothing comes for it any more.
+func (c *Compactor) finish(ch *channel, t *track) {
+	c.settle(ch, t, true)
+	for len(t.Regions) > 0 {
+		c.drop(t)
+	}
+}
+
+// locate puts the track's segments on the wall clock. One that goes on where
+// another ends begins there.
+func (t *track) locate() {
+	var before *piece
+	for i, r := range t.Regions {
+		s := r.Seg
+		if s == nil {
+			continue
+		}
+		s.locate(before)
+		s.Over = s.Over || i+1 < len(t.Regions)
+		before = s
+	}
+}
+
+const (
+	refineTime = 10 * time.Second // after a segment's begin the anchor still improves
+	maxDrift   = 2000             // 500 ppm: how far a segment may last longer on the wall than its samples; more is jitter, or a clock that was set
+)
+
+func (s *piece) locate(before *piece) {
+	samples := s.w.Len()
+	if s.Over && samples == s.Row.Samples {
+		return
+	}
+	s.Row.Samples = samples
+	switch {
+	case s.Began:
+	case before != nil && before.end() == s.first():
+		s.Row.Start, s.Began = before.Row.End, true
+	default:
+		s.Row.Start = s.begin()
+		if before != nil && s.Row.Start.Before(before.Row.End) {
+			s.Row.Start = before.Row.End
+		}
+	}
+	nominal := s.run.Anchor.Span(samples)
+	measured := s.run.Anchor.Wall(s.end()).Time().Sub(s.Row.Start)
+	length := min(max(measured, nominal-nominal/maxDrift), nominal+nominal/maxDrift)
+	s.Row.End = s.Row.Start.Add(length).Truncate(time.Microsecond)
+}
+
+// gaps are the piece's gaps on the wall clock.
+func (s *piece) gaps() []catalog.Gap {
+	slices.SortFunc(s.Gaps, func(a, b gap) int { return int(a.From - b.From) })
+	var all []catalog.Gap
+	for _, g := range s.Gaps {
+		all = append(all, catalog.Gap{From: s.wall(g.From), To: s.wall(g.To), Cause: g.Cause})
+	}
+	return all
+}
+
+// wall maps a timestamp inside the piece to the wall clock: its ends are
+// anchored, and between them time passes evenly.
+func (s *piece) wall(ts int64) time.Time {
+	length := float64(s.Row.End.Sub(s.Row.Start))
+	return s.Row.Start.Add(time.Duration(length * float64(ts-s.first()) / float64(s.Row.Samples))).Truncate(time.Microsecond)
+}
+
+// codecOf says what the payload type of a packet on a channel means. ok is
+// false for what cannot be kept.
+func codecOf(ch journal.Channel, payloadType uint8) (codec media.Codec, ok bool) {
+	const comfortNoise = 13 // RFC 3389
+	switch {
+	case payloadType == comfortNoise:
+		return "", true
+	case ch.Codec != "" && payloadType == ch.PayloadType:
+		codec = ch.Codec
+	case payloadType == media.PCMU.PayloadType():
+		codec = media.PCMU
+	case payloadType == media.PCMA.PayloadType():
+		codec = media.PCMA
+	}
+	return codec, codec == media.PCMU || codec == media.PCMA
+}
