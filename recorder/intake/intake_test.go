@@ -648,10 +648,22 @@ func TestRTCP(t *testing.T) {
 
 func TestReceiverReport(t *testing.T) {
 	s := newStream()
-	s.payload = 0
 	p := &peer{stream: s, ssrc: 42}
 	now := time.Unix(0, at(1000))
-	if rr := p.receiverReport(now); len(rr.Reports) != 0 || rr.SSRC != 42 {
+	report := func() *rtcp.ReceiverReport {
+		t.Helper()
+		var rr rtcp.ReceiverReport
+		packets, err := rtcp.Unmarshal(appendReport(nil, p.ssrc, p.receptionReport(now), "some name"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rr = *packets[0].(*rtcp.ReceiverReport)
+		if name := packets[1].(*rtcp.SourceDescription).Chunks[0].Items[0].Text; name != "some name" || rr.SSRC != 42 {
+			t.Errorf("%d reports as %q", rr.SSRC, name)
+		}
+		return &rr
+	}
+	if rr := report(); len(rr.Reports) != 0 {
 		t.Errorf("nothing heard: %+v", rr)
 	}
 	for n := range 100 {
@@ -661,20 +673,34 @@ func TestReceiverReport(t *testing.T) {
 	}
 	s.show()
 	p.last = senderReport{ssrc: 7, middle: 0xabcd, arrival: now.UnixNano() - 1500*int64(time.Millisecond)}
-	b := p.receiverReport(now).Reports[0]
+	b := report().Reports[0]
 	// The last packet is number 98: 24 of 99 are missing.
-	if b.SSRC != 7 || b.TotalLost != 24 || b.FractionLost != 24<<8/99 || b.LastSequenceNumber != 98 || b.LastSenderReport != 0xabcd || b.Delay != 98304 {
-		t.Errorf("report %+v", b)
+	want := rtcp.ReceptionReport{SSRC: 7, TotalLost: 24, FractionLost: 24 << 8 / 99, LastSequenceNumber: 98, LastSenderReport: 0xabcd, Delay: 98304}
+	if b != want {
+		t.Errorf("report %+v, want %+v", b, want)
 	}
 	for n := 99; n < 150; n++ {
 		s.admit(head(7, n), at(n))
 	}
 	s.show()
-	if b := p.receiverReport(now).Reports[0]; b.FractionLost != 0 || b.TotalLost != 24 {
+	if b := report().Reports[0]; b.FractionLost != 0 || b.TotalLost != 24 {
 		t.Errorf("second report %+v: nothing was lost since the first", b)
 	}
-	if rr := p.receiverReport(now); len(rr.Reports) != 0 {
+	if rr := report(); len(rr.Reports) != 0 {
 		t.Errorf("silent since: %+v", rr)
+	}
+}
+
+func TestReportWithNamesOfAnyLength(t *testing.T) {
+	for n := 1; n < 20; n++ {
+		name := "abcdefghijklmnopqrst"[:n]
+		packets, err := rtcp.Unmarshal(appendReport(nil, 1, reception{}, name))
+		if err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+		if got := packets[1].(*rtcp.SourceDescription).Chunks[0].Items[0].Text; got != name {
+			t.Errorf("%q came out as %q", name, got)
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 const (
 	// reportTick is how often RTCP is read and written. Nothing about it is
 	// urgent: arrival times are the kernel's.
-	reportTick = 50 * time.Millisecond
+	reportTick = 100 * time.Millisecond
 	// reportInterval is between two receiver reports of a channel (RFC 3550
 	// 6.2 asks for five seconds at least). They are spread over it.
 	reportInterval = 5 * time.Second
@@ -57,6 +57,8 @@ type reporter struct {
 	byStream map[*stream]*peer
 	byFD     map[int32]*peer
 	receiver *receiver
+	packet   []byte
+	events   []unix.EpollEvent
 	pending  []journal.Note
 	cursor   int     // the peer to report to next
 	due      float64 // reports due, of which whole ones are sent
@@ -72,16 +74,18 @@ type controlPacket struct {
 
 // peer is the far end of a stream.
 type peer struct {
-	stream  *stream
-	control int // socket; -1: none
-	settled bool
-	mux     bool
-	ssrc    uint32         // ours
-	far     netip.AddrPort // where RTP is said to come from
-	source  netip.AddrPort // where its sender reports come from, when on a port of their own
-	budget  bucket
-	last    senderReport
-	prior   prior
+	stream   *stream
+	control  int // socket; -1: none
+	settled  bool
+	mux      bool
+	ssrc     uint32         // ours
+	far      netip.AddrPort // where RTP is said to come from
+	source   netip.AddrPort // where its sender reports come from, when on a port of their own
+	budget   bucket
+	to       netip.AddrPort // of the last report, and the same as the kernel wants it
+	sockaddr unix.Sockaddr
+	last     senderReport
+	prior    prior
 }
 
 // senderReport is what the next receiver report says of the newest one.
@@ -205,6 +209,15 @@ func (r *reporter) hear(s *stream, data []byte, arrival int64) {
 
 // run works until swept is closed, and then closes every socket.
 func (r *reporter) run(swept <-chan struct{}) error {
+	r.serve(swept)
+	for _, p := range r.peers {
+		r.close(p)
+	}
+	return unix.Close(r.epoll)
+}
+
+// serve reads and writes RTCP until stop is closed.
+func (r *reporter) serve(stop <-chan struct{}) {
 	ticker := time.NewTicker(reportTick)
 	defer ticker.Stop()
 	last := time.Now()
@@ -213,12 +226,9 @@ func (r *reporter) run(swept <-chan struct{}) error {
 		case now := <-ticker.C:
 			r.work(now, now.Sub(last))
 			last = now
-		case <-swept:
+		case <-stop:
 			r.work(time.Now(), 0)
-			for _, p := range r.peers {
-				r.close(p)
-			}
-			return unix.Close(r.epoll)
+			return
 		}
 	}
 }
@@ -252,13 +262,15 @@ func (r *reporter) readPorts(now time.Time) {
 	if len(r.byFD) == 0 {
 		return
 	}
-	events := make([]unix.EpollEvent, len(r.byFD))
-	n, err := unix.EpollWait(r.epoll, events, 0)
+	if len(r.events) < len(r.byFD) {
+		r.events = make([]unix.EpollEvent, 2*len(r.byFD))
+	}
+	n, err := unix.EpollWait(r.epoll, r.events, 0)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		slog.Error("RTCP not read", "err", err)
 		return
 	}
-	for _, e := range events[:max(n, 0)] {
+	for _, e := range r.events[:max(n, 0)] {
 		if p := r.byFD[e.Fd]; p != nil {
 			r.readPort(p, now)
 		}
@@ -266,6 +278,7 @@ func (r *reporter) readPorts(now time.Time) {
 }
 
 func (r *reporter) readPort(p *peer, now time.Time) {
+	r.receiver.wantName(true)
 	n, err := r.receiver.receive(p.control)
 	if err != nil {
 		slog.Error("RTCP not read", "channel", p.stream.num, "err", err)
@@ -336,13 +349,11 @@ func (r *reporter) reportTo(p *peer, now time.Time) {
 	if fd < 0 || !to.IsValid() {
 		return
 	}
-	// RFC 3550 6.1: every compound packet carries the CNAME.
-	b, err := rtcp.Marshal([]rtcp.Packet{p.receiverReport(now), rtcp.NewCNAMESourceDescription(p.ssrc, r.name)})
-	if err != nil {
-		slog.Error("receiver report not made", "channel", p.stream.num, "err", err)
-		return
+	if to != p.to {
+		p.to, p.sockaddr = to, sockaddr(to)
 	}
-	unix.Sendto(fd, b, unix.MSG_DONTWAIT, sockaddr(to))
+	r.packet = appendReport(r.packet[:0], p.ssrc, p.receptionReport(now), r.name)
+	unix.Sendto(fd, r.packet, unix.MSG_DONTWAIT, p.sockaddr)
 }
 
 // address is the socket to report from and the far end's RTCP address.
@@ -364,32 +375,70 @@ func (p *peer) address() (int, netip.AddrPort) {
 	return -1, netip.AddrPort{}
 }
 
-// receiverReport says how the stream arrives (RFC 3550 6.4.2, A.3); it has no
-// report block when nothing arrived since the last one.
-func (p *peer) receiverReport(now time.Time) *rtcp.ReceiverReport {
+// reception is the report block of RFC 3550 6.4.1.
+type reception struct {
+	ssrc      uint32
+	fraction  uint8
+	lost      uint32 // 24 bits
+	highest   uint32
+	jitter    uint32
+	lastSR    uint32
+	delay     uint32 // since lastSR, in 65536ths of a second
+	something bool   // false: nothing arrived since the last report
+}
+
+// receptionReport says how the stream arrives (RFC 3550 6.4.1, A.3).
+func (p *peer) receptionReport(now time.Time) reception {
 	shown := &p.stream.shown
-	rr := &rtcp.ReceiverReport{SSRC: p.ssrc}
 	next := prior{ssrc: shown.ssrc.Load(), expected: shown.expected.Load(), received: shown.received.Load()}
 	if p.prior.ssrc != next.ssrc || next.received < p.prior.received {
 		p.prior = prior{ssrc: next.ssrc}
 	}
 	if next.received == p.prior.received {
-		return rr
+		return reception{}
 	}
-	block := rtcp.ReceptionReport{
-		SSRC:               next.ssrc,
-		FractionLost:       fractionLost(next.expected-p.prior.expected, next.received-p.prior.received),
-		TotalLost:          uint32(min(max(0, int64(next.expected)-int64(next.received)), 0x7fffff)),
-		LastSequenceNumber: shown.highest.Load(),
-		Jitter:             shown.jitter.Load(),
+	b := reception{
+		ssrc:      next.ssrc,
+		fraction:  fractionLost(next.expected-p.prior.expected, next.received-p.prior.received),
+		lost:      uint32(min(max(0, int64(next.expected)-int64(next.received)), 0x7fffff)),
+		highest:   shown.highest.Load(),
+		jitter:    shown.jitter.Load(),
+		something: true,
 	}
 	if p.last.ssrc == next.ssrc && p.last.arrival != 0 {
-		block.LastSenderReport = p.last.middle
-		block.Delay = uint32(max(0, now.UnixNano()-p.last.arrival) * 65536 / int64(time.Second))
+		b.lastSR = p.last.middle
+		b.delay = uint32(max(0, now.UnixNano()-p.last.arrival) * 65536 / int64(time.Second))
 	}
 	p.prior = next
-	rr.Reports = []rtcp.ReceptionReport{block}
-	return rr
+	return b
+}
+
+// appendReport appends the compound packet of a receiver: RR (RFC 3550 6.4.2),
+// and SDES with the CNAME, which every compound packet carries (6.1).
+func appendReport(b []byte, ssrc uint32, r reception, name string) []byte {
+	if r.something {
+		b = append(b, 0x81, 201, 0, 7) // version 2, one block, 8 words
+		b = binary.BigEndian.AppendUint32(b, ssrc)
+		b = binary.BigEndian.AppendUint32(b, r.ssrc)
+		b = binary.BigEndian.AppendUint32(b, uint32(r.fraction)<<24|r.lost)
+		b = binary.BigEndian.AppendUint32(b, r.highest)
+		b = binary.BigEndian.AppendUint32(b, r.jitter)
+		b = binary.BigEndian.AppendUint32(b, r.lastSR)
+		b = binary.BigEndian.AppendUint32(b, r.delay)
+	} else {
+		b = append(b, 0x80, 201, 0, 1)
+		b = binary.BigEndian.AppendUint32(b, ssrc)
+	}
+	begin := len(b)
+	b = append(b, 0x81, 202, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, ssrc)
+	b = append(b, 1, byte(len(name))) // item CNAME
+	b = append(b, name...)
+	for ok := true; ok; ok = (len(b)-begin)%4 != 0 { // one null octet ends the list, more fill the word
+		b = append(b, 0)
+	}
+	binary.BigEndian.PutUint16(b[begin+2:], uint16((len(b)-begin)/4-1))
+	return b
 }
 
 // fractionLost is in 256ths, 0 when duplicates outnumber what is missing.

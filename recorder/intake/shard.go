@@ -22,6 +22,8 @@ const (
 	noteEvery = time.Second
 	// worstBatch is the room that one receive may need in a block.
 	worstBatch = batch * (maxDatagram + journal.PacketOverhead)
+	// sourceEvery is how often, in sweeps, the sender's address is looked at.
+	sourceEvery = 16
 	// stallJoin is the pause between two stalls that are taken for one.
 	stallJoin = int64(2 * time.Second)
 )
@@ -48,6 +50,7 @@ type shard struct {
 	closing  int   // streams whose last sweep is due
 	stall    tally // the latest time the journal took nothing
 	stalled  bool  // the last sweep did not get through
+	sweeps   int
 	totals   Totals
 	rejected Rejected
 
@@ -130,6 +133,7 @@ func (sh *shard) sweep(now time.Time) {
 		sh.settle()
 	}
 	sh.show()
+	sh.sweeps++
 }
 
 // sweepAll drains every socket, beginning where the last sweep ran out of
@@ -203,13 +207,15 @@ func (sh *shard) drain(s *stream, at int64) bool {
 		if full = !sh.room(); full {
 			break
 		}
+		named := taken == 0 && (sh.sweeps%sourceEvery == 0 || !s.sourced)
+		sh.receiver.wantName(named)
 		n, err := sh.receiver.receive(s.fd)
 		if err != nil {
 			sh.fail(s, err)
 			break
 		}
 		for i := range n {
-			sh.take(s, i, at)
+			sh.take(s, i, named && i == 0, at)
 		}
 		taken += n
 		if n < batch {
@@ -232,7 +238,7 @@ func (sh *shard) fail(s *stream, err error) {
 }
 
 // take decides on one datagram.
-func (sh *shard) take(s *stream, i int, now int64) {
+func (sh *shard) take(s *stream, i int, named bool, now int64) {
 	d := sh.receiver.get(i)
 	if d.arrival == 0 {
 		d.arrival = now
@@ -240,15 +246,14 @@ func (sh *shard) take(s *stream, i int, now int64) {
 	if d.dropsSet && d.drops != s.kernel {
 		sh.overflowed(s, d.drops, d.arrival)
 	}
-	if why := sh.judge(s, d, i == 0); why != accepted {
+	if why := sh.judge(s, d, named); why != accepted {
 		sh.reject(s, why, d.arrival)
 	}
 	s.seen = d.arrival
 }
 
-// judge keeps a datagram or says why not. Only of the first one of a batch is
-// the sender's address known.
-func (sh *shard) judge(s *stream, d datagram, first bool) Reason {
+// judge keeps a datagram or says why not; named: its sender's address is known.
+func (sh *shard) judge(s *stream, d datagram, named bool) Reason {
 	if d.truncated {
 		return Truncated
 	}
@@ -266,7 +271,7 @@ func (sh *shard) judge(s *stream, d datagram, first bool) Reason {
 	if why := s.admit(h, d.arrival); why != accepted {
 		return why
 	}
-	if first && h.ssrc == s.ssrc {
+	if named && h.ssrc == s.ssrc {
 		sh.follow(s)
 	}
 	sh.totals.Packets++
@@ -298,6 +303,7 @@ func (sh *shard) reject(s *stream, why Reason, arrival int64) {
 
 // follow keeps the address that the latched sender sends from.
 func (sh *shard) follow(s *stream) {
+	s.sourced = true
 	if sh.receiver.name == s.source {
 		return
 	}

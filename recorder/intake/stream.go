@@ -57,6 +57,7 @@ type stream struct {
 	rival    rival
 	kernel   uint32 // SO_RXQ_OVFL as last read
 	source   rawAddr
+	sourced  bool   // source is known
 	total    uint64 // packets kept
 	lostPast uint64 // lost by earlier senders
 
