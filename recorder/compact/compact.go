@@ -20,8 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/rtp"
-
 	"tandem/internal/call"
 	"tandem/recorder/catalog"
 	"tandem/recorder/journal"
@@ -55,7 +53,6 @@ type Summary struct {
 	Gaps        int
 	Sealed      int
 	Corrupt     []*journal.CorruptError
-	Last        time.Time // the newest arrival seen in the journal, compacted or not; zero: none
 }
 
 // state is what the compactor knows beyond the rows it has committed.
@@ -83,7 +80,7 @@ type Compactor struct {
 	rows     []catalog.Segment // of media that is not there
 	absent   []absence
 	holes    []rtpstream.Hole
-	packet   rtp.Packet
+	parser   rtpstream.Parser
 	sum      Summary
 
 	crash func(step string) error // a test's way to stop anywhere
@@ -133,41 +130,6 @@ func (s Summary) log() {
 	}
 }
 
-// Recover is the first Step after a start, before anything is journalled: it
-// compacts what the last run left and finds its last good instant.
-func (c *Compactor) Recover(ctx context.Context) (Summary, error) {
-	sum, err := c.Step(ctx)
-	if err != nil {
-		return sum, err
-	}
-	files, err := journal.Files(c.cfg.Journal)
-	if err != nil {
-		return sum, err
-	}
-	for _, f := range files {
-		if f.Number <= c.number {
-			continue
-		}
-		_, err := read(f, func(b *journal.Block) error {
-			for p := range b.Packets {
-				sum.Last = later(sum.Last, p.At().UTC())
-			}
-			return nil
-		})
-		if err != nil {
-			return sum, err
-		}
-	}
-	return sum, nil
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
 // Step compacts every journal file that is closed and old enough, commits, and
 // seals what is over. After an error everything since the last commit is
 // forgotten and will be done again.
@@ -177,9 +139,6 @@ func (c *Compactor) Step(ctx context.Context) (Summary, error) {
 	if err != nil {
 		c.loaded = false
 		err = fmt.Errorf("compact journal: %w", err)
-	}
-	if c.state.Last > 0 {
-		c.sum.Last = c.state.Last.Time()
 	}
 	return c.sum, err
 }
@@ -429,18 +388,11 @@ func (c *Compactor) notes(notes []journal.Note, table *bool) error {
 			}
 		case n.Reported != nil:
 			if ch := c.channels[n.Reported.Num]; ch != nil {
-				ch.Stream.Report(n.Reported.SSRC, n.Reported.RTP, ntp(n.Reported.NTP))
+				ch.Stream.Report(n.Reported.SSRC, n.Reported.RTP, rtpstream.WallOfNTP(n.Reported.NTP))
 			}
 		}
 	}
 	return nil
-}
-
-// ntp is the wall time of an NTP timestamp (RFC 3550 4).
-func ntp(v uint64) rtpstream.Wall {
-	const since1900 = 2_208_988_800
-	seconds, fraction := int64(v>>32)-since1900, v&0xFFFFFFFF
-	return rtpstream.Wall(seconds*int64(time.Second) + int64(fraction*uint64(time.Second)>>32))
 }
 
 // started notes a new boot, after which packets may be missing, and says
@@ -512,19 +464,10 @@ func (c *Compactor) close(ch *channel) error {
 func (c *Compactor) take(ch *channel, d journal.Packet) error {
 	c.sum.Packets++
 	c.state.Last = max(c.state.Last, rtpstream.Wall(d.Arrival))
-	if err := c.packet.Unmarshal(d.Data); err != nil {
-		c.sum.Unsupported++
-		return nil
-	}
-	p := &c.packet
-	codec, ok := codecOf(ch.Channel, p.PayloadType)
+	packet, ok := c.parser.Parse(d.Data, ch.Channel.Codec, ch.Channel.PayloadType)
 	if !ok {
 		c.sum.Unsupported++
 		return nil
-	}
-	packet := rtpstream.Packet{SSRC: p.SSRC, Seq: p.SequenceNumber, TS: p.Timestamp, Marker: p.Marker, Codec: codec}
-	if codec != "" {
-		packet.Payload = p.Payload
 	}
 	strays := ch.Stream.Strays
 	placed, ended := ch.Stream.Push(packet, rtpstream.Wall(d.Arrival))

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"tandem/internal/call"
-	"tandem/internal/media"
 	"tandem/recorder/catalog"
 	"tandem/recorder/journal"
 	"tandem/recorder/rtpstream"
@@ -434,21 +433,4 @@ func (s *piece) gaps() []catalog.Gap {
 func (s *piece) wall(ts int64) time.Time {
 	length := float64(s.Row.End.Sub(s.Row.Start))
 	return s.Row.Start.Add(time.Duration(length * float64(ts-s.first()) / float64(s.Row.Samples))).Truncate(time.Microsecond)
-}
-
-// codecOf says what the payload type of a packet on a channel means. ok is
-// false for what cannot be kept.
-func codecOf(ch journal.Channel, payloadType uint8) (codec media.Codec, ok bool) {
-	const comfortNoise = 13 // RFC 3389
-	switch {
-	case payloadType == comfortNoise:
-		return "", true
-	case ch.Codec != "" && payloadType == ch.PayloadType:
-		codec = ch.Codec
-	case payloadType == media.PCMU.PayloadType():
-		codec = media.PCMU
-	case payloadType == media.PCMA.PayloadType():
-		codec = media.PCMA
-	}
-	return codec, codec == media.PCMU || codec == media.PCMA
 }

@@ -9,6 +9,13 @@ type Wall int64
 // WallOf is t as a Wall.
 func WallOf(t time.Time) Wall { return Wall(t.UnixNano()) }
 
+// WallOfNTP is the wall time of an NTP timestamp (RFC 3550 4).
+func WallOfNTP(ntp uint64) Wall {
+	const since1900 = 2_208_988_800
+	seconds, fraction := int64(ntp>>32)-since1900, ntp&0xFFFFFFFF
+	return Wall(seconds*int64(time.Second) + int64(fraction*uint64(time.Second)>>32))
+}
+
 // Time is w as a time.Time in UTC.
 func (w Wall) Time() time.Time { return time.Unix(0, int64(w)).UTC() }
 

@@ -383,3 +383,49 @@ func BenchmarkPush(b *testing.B) {
 		i++
 	}
 }
+
+func TestParse(t *testing.T) {
+	datagram := func(first, second byte, more ...byte) []byte {
+		return append([]byte{first, second, 0xAB, 0xCD, 0, 0, 0, 9, 0, 0, 0, 7}, more...)
+	}
+	p := Packet{SSRC: 7, Seq: 0xABCD, TS: 9}
+	with := func(codec media.Codec, payload ...byte) Packet {
+		q := p
+		q.Codec, q.Payload = codec, payload
+		return q
+	}
+	for _, c := range []struct {
+		name     string
+		datagram []byte
+		want     Packet
+		ok       bool
+	}{
+		{"PCMU", datagram(0x80, 0, 1, 2), with(media.PCMU, 1, 2), true},
+		{"PCMA by its static type", datagram(0x80, 8, 1, 2), with(media.PCMA, 1, 2), true},
+		{"the negotiated type", datagram(0x80, 101, 1, 2), with(media.PCMA, 1, 2), true},
+		{"padding", datagram(0xA0, 0, 1, 2, 0, 2), with(media.PCMU, 1, 2), true},
+		{"a source list and an extension", datagram(0x91, 0, 0, 0, 0, 1, 0xBE, 0xDE, 0, 1, 0, 0, 0, 0, 5), with(media.PCMU, 5), true},
+		{"comfort noise", datagram(0x80, 13, 60), p, true},
+		{"another type", datagram(0x80, 96, 1), Packet{}, false},
+		{"another version", datagram(0x40, 0, 1), Packet{}, false},
+		{"short", []byte{0x80, 0, 1}, Packet{}, false},
+		{"padding longer than the packet", datagram(0xA0, 0, 200), Packet{}, false},
+	} {
+		var r Parser
+		got, ok := r.Parse(c.datagram, media.PCMA, 101)
+		if ok != c.ok || ok && !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: got %+v %v", c.name, got, ok)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte{0x80, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 7, 1, 2}, uint8(0))
+	f.Fuzz(func(t *testing.T, datagram []byte, negotiated uint8) {
+		var r Parser
+		p, ok := r.Parse(datagram, media.PCMU, negotiated)
+		if ok && (len(datagram) < 12+len(p.Payload) || datagram[0]>>6 != 2 || p.Codec == "" && p.Payload != nil) {
+			t.Fatalf("%x: %+v", datagram, p)
+		}
+	})
+}
