@@ -47,6 +47,7 @@ type leg struct {
 	endCause string
 	accuracy string
 	seen     uint64
+	told     []call.RecorderName // who has heard of it, and must hear the rest
 }
 
 func (f *floor) callChanged(e provider.CallChanged) {
@@ -183,7 +184,7 @@ func (f *floor) closeUnseen(at time.Time) {
 			f.release(c, at, "cti_outage", "cti_outage")
 		}
 	}
-	for _, l := range f.current {
+	for _, l := range f.legs {
 		if l.seen != f.snapshot && l.end.IsZero() {
 			f.endLeg(l, at, "cti_outage", true)
 		}
@@ -205,6 +206,9 @@ func (f *floor) tellLeg(l *leg) {
 // tell notes a leg, and its call, in a recorder's order book.
 func (f *floor) tell(r *recorder, l *leg) {
 	delete(f.homeless, l.record)
+	if !slices.Contains(l.told, r.name) {
+		l.told = append(l.told, r.name)
+	}
 	r.legs[l.record] = true
 	r.calls[l.Call] = true
 }
@@ -218,9 +222,10 @@ func (f *floor) tellCall(c *conversation) {
 	}
 }
 
-// recordersOf names the recorders that hold a leg's channels.
+// recordersOf names the recorders that hold a leg's channels, and those that
+// have heard of it before.
 func (f *floor) recordersOf(l *leg) []call.RecorderName {
-	var names []call.RecorderName
+	names := slices.Clone(l.told)
 	for _, id := range l.channels {
 		ch := f.channels[id]
 		if ch != nil && f.recorders[ch.recorder] != nil && !slices.Contains(names, ch.recorder) {
@@ -341,38 +346,37 @@ func (f *floor) adoptRecords(r *recorder, inv *tandemv1.Inventory, now time.Time
 }
 
 func (f *floor) adoptLeg(r *recorder, p *tandemv1.Leg, now time.Time) {
-	if f.legs[p.GetId()] != nil {
-		return
-	}
-	id := baseID(p.GetId())
-	last := f.current[id]
-	if last != nil && f.link.synced {
-		// The switch's own story of this leg is newer than what this recorder
-		// remembers: end the old interval where the new one begins.
-		l := legOf(p)
-		l.end, l.endCause, l.accuracy = later(l.start, last.start), "interrupted", accuracyCut
-		f.legs[l.record] = l
+	if l := f.legs[p.GetId()]; l != nil {
 		f.tell(r, l)
 		return
 	}
 	l := legOf(p)
+	l.told = append(l.told, r.name)
 	c := f.calls[l.Call]
 	if c == nil {
 		c = f.newCall(provider.Call{ID: l.Call}, l.start)
 		c.seen = 0
 	}
 	f.legs[l.record], c.legs[l.record] = l, l
-	if last == nil || last.interval < l.interval {
-		f.current[id] = l
-	}
-	for _, chID := range l.channels {
-		if ch := f.channels[chID]; ch != nil {
+	for _, id := range l.channels {
+		if ch := f.channels[id]; ch != nil {
 			ch.legs[l.record] = l
 		}
 	}
-	if f.link.synced {
-		f.endLeg(l, now, "cti_outage", true)
-		f.tell(r, l)
+	last := f.current[l.ID]
+	switch {
+	case last == nil || !last.end.IsZero():
+		f.current[l.ID] = l
+		if f.link.synced { // and the switch does not name it
+			f.endLeg(l, now, "cti_outage", true)
+		}
+	case f.link.synced || !l.start.After(last.start): // the switch's own story, or the later one, counts
+		f.endLeg(l, last.start, "interrupted", true)
+		last.interval = max(last.interval, l.interval)
+	default:
+		f.endLeg(last, l.start, "interrupted", true)
+		l.interval = max(last.interval, l.interval)
+		f.current[l.ID] = l
 	}
 }
 

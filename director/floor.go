@@ -308,7 +308,7 @@ func (f *floor) loggedOff(now time.Time, e provider.LoggedOff) {
 
 // endSession ends the legs of a session and removes its channels.
 func (f *floor) endSession(s *session, at time.Time, cause string) {
-	for _, l := range f.current {
+	for _, l := range f.legs {
 		if l.Session == s.ID {
 			f.endLeg(l, at, "left", true)
 		}
@@ -433,6 +433,7 @@ func (f *floor) place(now time.Time, s *session) {
 		}
 	}
 	if len(waiting) == 0 {
+		s.refused = ""
 		delete(f.unplaced, s.ID)
 		return
 	}
