@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/demo"
 	"tandem/internal/config"
 	"tandem/internal/media"
 )
@@ -142,6 +144,10 @@ func TestWithoutDirector(t *testing.T) {
 	with, without := recctl(t, site.config, "calls", "--json"), recctl(t, config, "calls", "--json")
 	if without.status != ExitDone || without.out != with.out || !strings.Contains(without.errs, "no director answered") {
 		t.Errorf("%+v\nwith a director: %+v", without, with)
+	}
+	file := filepath.Join(t.TempDir(), "call.wav")
+	if r := recctl(t, config, "export", "c9", "-o", file); r.status != ExitDone || strings.Count(r.errs, "no director answered") != 1 {
+		t.Errorf("%+v", r)
 	}
 	if r := recctl(t, config, "channels"); r.status != ExitDone || strings.Count(r.out, "held") != 2 {
 		t.Errorf("%+v", r)
@@ -405,11 +411,106 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
-// The files we ship name every key with its default.
+// Every file we ship is recognised and without fault.
+func TestConfigCheckShipped(t *testing.T) {
+	files, err := filepath.Glob("../etc/*.toml")
+	if err != nil || len(files) != len(kinds) {
+		t.Errorf("%d files for %d kinds, %v", len(files), len(kinds), err)
+	}
+	for _, f := range files {
+		kind := strings.TrimSuffix(filepath.Base(f), ".toml")
+		if r := recctl(t, "", "config", "check", f); r.status != ExitDone || r.out != f+": ok ("+kind+")\n" {
+			t.Errorf("%s: %+v", f, r)
+		}
+	}
+}
+
+// The file we ship names every key with its default.
 func TestShippedConfig(t *testing.T) {
 	const file = "../etc/recctl.toml"
 	got, err := config.Load(file, Config{})
 	if err != nil || !reflect.DeepEqual(got, DefaultConfig()) {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A watch goes on over a site that does not answer, until interrupted.
+func TestWatch(t *testing.T) {
+	fake := newFakeSite(t)
+	for _, c := range []struct {
+		site *site
+		want string
+	}{
+		{newSite(Config{Directors: []string{fake.directorAt}, Timeout: DefaultConfig().Timeout}, nil), "rec-1"},
+		{newSite(Config{Directors: []string{closedPort(t)}, Timeout: DefaultConfig().Timeout}, nil), "no director answered"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		out := &watcher{until: 2, then: cancel}
+		i := &invocation{out: out, errs: io.Discard, zone: time.UTC, now: func() time.Time { return noon }}
+		if err := i.watchStatus(ctx, c.site, false); err != nil || strings.Count(out.String(), c.want) < 2 {
+			t.Errorf("%v, %s", err, out)
+		}
+	}
+}
+
+// watcher counts writes and calls then after so many.
+type watcher struct {
+	bytes.Buffer
+	until int
+	then  func()
+}
+
+func (w *watcher) Write(p []byte) (int, error) {
+	if w.until--; w.until == 0 {
+		w.then()
+	}
+	return w.Buffer.Write(p)
+}
+
+// The demo's steps stay; where nothing can be redrawn, the floor is a line
+// every two seconds.
+func TestDemoView(t *testing.T) {
+	play := func(terminal bool) string {
+		var out bytes.Buffer
+		i := &invocation{out: &out, terminal: terminal, zone: time.UTC}
+		v := &demoView{invocation: i, out: &out, screen: screen{out: &out, terminal: terminal}}
+		v.Event(900*time.Millisecond, "switch up")
+		for n := range 8 {
+			v.Sample(demo.Sample{Elapsed: time.Duration(n+1) * 600 * time.Millisecond, Turrets: 40, Channels: 160, Attached: 100 + n, Calls: 2, Legs: 3, PacketsPS: 5012.4, JournalLag: 3 << 19, Recorder: "ready"})
+		}
+		v.Event(5*time.Second, "SIGKILL")
+		return out.String()
+	}
+	const plain = `   0.9 s  switch up
+   2.4 s  40 turrets, 103 of 160 channels attached, 2 calls, 3 legs, 5012 packets/s, journal 1.5 MiB, recorder ready, no alarms
+   4.8 s  40 turrets, 107 of 160 channels attached, 2 calls, 3 legs, 5012 packets/s, journal 1.5 MiB, recorder ready, no alarms
+   5.0 s  SIGKILL
+`
+	if got := play(false); got != plain {
+		t.Errorf("%s\nwant:\n%s", got, plain)
+	}
+	if got := play(true); strings.Count(got, "ELAPSED") != 9 || !strings.Contains(got, "\x1b[3A\r\x1b[J   5.0 s  SIGKILL\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestDemoErrors(t *testing.T) {
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", t.TempDir())
+	for _, c := range []struct {
+		args   []string
+		status int
+		text   string
+	}{
+		{[]string{"demo", "--turrets", "0"}, ExitUsage, "--turrets 0: want 1 to 1000"},
+		{[]string{"demo", "--dir", full}, ExitFailed, "is not empty; give --dir a new directory"},
+		{[]string{"demo", "--dir", filepath.Join(full, "new")}, ExitFailed, "find tandem-turretsim: it is neither beside"},
+	} {
+		if r := recctl(t, "", c.args...); r.status != c.status || !strings.Contains(r.errs, c.text) || r.out != "" {
+			t.Errorf("%v: %+v", c.args, r)
+		}
 	}
 }

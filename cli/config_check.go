@@ -10,7 +10,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"tandem/director"
 	"tandem/internal/config"
+	"tandem/recorder"
+	"tandem/turretsim"
 )
 
 func configCommand(i *invocation) *cli.Command {
@@ -53,7 +56,10 @@ With --json one object: file, kind, faults[{key,text}].`,
 
 // kinds read each daemon's file over its defaults.
 var kinds = map[string]func(file string) error{
-	"recctl": check(DefaultConfig()),
+	"director":  check(director.DefaultConfig()),
+	"recctl":    check(DefaultConfig()),
+	"recorder":  check(recorder.DefaultConfig()),
+	"turretsim": check(turretsim.DefaultConfig()),
 }
 
 func check[C config.Validator](defaults C) func(string) error {

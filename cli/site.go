@@ -19,12 +19,13 @@ import (
 	"tandem/internal/rpc"
 )
 
-// site reaches the daemons of one site. Safe for concurrent use, but that
-// warn is called by one goroutine at a time.
+// site reaches the daemons of one site, for one command. It belongs to one
+// goroutine; ask and the clients may be used from several.
 type site struct {
 	http      *http.Client
 	directors []peer
 	recorders []peer // those configured; the directors know more
+	found     []peer // by findRecorders, once
 	timeout   time.Duration
 	warn      func(format string, args ...any)
 }
@@ -200,7 +201,11 @@ func distinct[T any](all []T, key func(T) string) []T {
 
 // findRecorders is where the media are: the recorders the directors know and
 // those configured. Without a director the configured ones must do.
+// What was found holds for the whole command.
 func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
+	if s.found != nil {
+		return s.found, nil
+	}
 	answers, err := heard(s, "director", s.statusAnswers(ctx))
 	if err != nil && len(s.recorders) == 0 {
 		return nil, err
@@ -220,9 +225,9 @@ func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
 	if len(found) == 0 {
 		return nil, exit(ExitUnreached, "the director knows no recorder; add a [[recorder]] to director.toml, or recorders to recctl.toml")
 	}
-	found = distinct(found, func(p peer) string { return p.address })
-	slices.SortStableFunc(found, func(a, b peer) int { return natural(a.name, b.name) })
-	return found, nil
+	s.found = distinct(found, func(p peer) string { return p.address })
+	slices.SortStableFunc(s.found, func(a, b peer) int { return natural(a.name, b.name) })
+	return s.found, nil
 }
 
 // askRecorders puts one question to every recorder.

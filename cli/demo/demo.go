@@ -1,0 +1,116 @@
+// Package demo runs a whole floor on loopback, as real processes: a simulated
+// switch, a director, a recorder. It kills the recorder in the middle of
+// trading, starts it again as systemd would, and then judges by the recorded
+// audio itself what was kept, what is in a gap, and why.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+// Options say what floor to run.
+type Options struct {
+	Turrets int
+	Seed    uint64
+	Dir     string // holds everything; empty: a new one in the temporary directory
+	Keep    bool   // stay up after the report until the context ends
+}
+
+// View shows a demo as it goes. Its methods are called one at a time.
+type View interface {
+	// Event tells of a step, at a time since the demo began.
+	Event(at time.Duration, text string)
+	// Sample shows how the floor is, several times a second.
+	Sample(Sample)
+}
+
+// Result is what a demo found out and where to look further.
+type Result struct {
+	Report   Report
+	Director string // control address of the director, for recctl --director
+	Media    string // directory of the recordings
+	Example  string // a call that was live when the recorder was killed; may be empty
+}
+
+// The story: when what happens, since the demo began.
+const (
+	killAfter    = 12 * time.Second
+	restartAfter = 300 * time.Millisecond // as systemd's RestartSec in our units
+	tradeUntil   = 26 * time.Second
+	mixes        = 4 // channels a turret
+
+	upPatience    = 10 * time.Second // for a daemon to answer
+	floorPatience = 15 * time.Second // for all agents to be attached
+	legsPatience  = 10 * time.Second // for somebody to talk
+	quietPatience = 8 * time.Second  // for calls to end, for the journal to be compacted
+	stopPatience  = 3 * time.Second
+)
+
+// Run plays the demo and hands its result to report. Every process is gone
+// when it returns, however it ends. With Keep the end of ctx after the report
+// is the wanted end and no error.
+func Run(ctx context.Context, o Options, view View, report func(Result) error) error {
+	runtime.LockOSThread() // the processes' lives hang on this thread: see process.start
+	defer runtime.UnlockOSThread()
+	f, err := newFloor(o, view)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	result, err := f.play(ctx)
+	if err != nil {
+		return err
+	}
+	if err := report(result); err != nil || !o.Keep {
+		return err
+	}
+	err = f.wait(ctx, forever, "", func() bool { return false })
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// play is the story from the first process to the judgement.
+func (f *floor) play(ctx context.Context) (Result, error) {
+	if err := f.open(ctx); err != nil {
+		return Result{}, err
+	}
+	fault, err := f.killRecorder(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := f.until(ctx, tradeUntil); err != nil {
+		return Result{}, err
+	}
+	if err := f.fallSilent(ctx); err != nil {
+		return Result{}, err
+	}
+	f.say("judging the recorded audio against what the switch sent")
+	return f.judge(ctx, fault)
+}
+
+// makeDir makes the directory of a demo.
+func makeDir(dir string) (string, error) {
+	if dir == "" {
+		return os.MkdirTemp("", "tandem-demo-*")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(dir)
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("%s is not empty; give --dir a new directory", dir)
+	}
+	return dir, err
+}

@@ -1,0 +1,369 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/BurntSushi/toml"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/rpc"
+)
+
+// forever is a patience that does not end.
+const forever = time.Duration(math.MaxInt64)
+
+// floor is the running demo. All its methods belong to one goroutine.
+type floor struct {
+	options Options
+	view    View
+	began   time.Time
+	dir     string
+
+	sim, recorder, director *process
+	simControl              string // address of the switch's fault and state port
+	directorAt, recorderAt  string
+	http                    *http.Client
+
+	live  []*tandemv1.LegRecord // when the recorder was killed
+	calls int                   // made by the switch, until they were stopped
+
+	samples     <-chan Sample
+	stopSamples func()
+}
+
+// Sample is how the floor is at an instant.
+type Sample struct {
+	Elapsed    time.Duration
+	Turrets    int
+	Channels   int
+	Attached   int
+	Calls      int // ongoing
+	Legs       int // ongoing
+	PacketsPS  float64
+	JournalLag uint64 // bytes
+	Recorder   string // its state, as the director sees it
+	Alarms     []string
+}
+
+func newFloor(o Options, view View) (*floor, error) {
+	dir, err := makeDir(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	f := &floor{options: o, view: view, began: time.Now(), dir: dir, http: rpc.NewClient(), stopSamples: func() {}}
+	for _, p := range []struct {
+		name string
+		into **process
+	}{{"turretsim", &f.sim}, {"recorder", &f.recorder}, {"director", &f.director}} {
+		path, err := findProgram(p.name)
+		if err != nil {
+			return nil, err
+		}
+		*p.into = &process{name: p.name, path: path, config: f.path(p.name + ".toml"), log: f.path(p.name + ".log")}
+	}
+	return f, nil
+}
+
+func (f *floor) path(name string) string { return filepath.Join(f.dir, name) }
+
+func (f *floor) elapsed() time.Duration { return time.Since(f.began) }
+
+func (f *floor) say(format string, args ...any) {
+	f.view.Event(f.elapsed(), fmt.Sprintf(format, args...))
+}
+
+// close ends every process, those that feed others first.
+func (f *floor) close() {
+	f.stopSamples()
+	for _, p := range []*process{f.director, f.sim, f.recorder} {
+		p.stop(stopPatience)
+	}
+}
+
+// open brings the floor up until every channel of every turret is attached.
+func (f *floor) open(ctx context.Context) error {
+	if err := f.configure(); err != nil {
+		return err
+	}
+	f.say("everything is in %s", f.dir)
+	for _, d := range []struct {
+		process  *process
+		answered func() bool
+		text     string
+	}{
+		{f.sim, func() bool { _, err := f.simState(ctx); return err == nil }, fmt.Sprintf("switch up: %d turrets of %d channels", f.options.Turrets, mixes)},
+		{f.recorder, func() bool { return f.inventory(ctx) != nil }, "recorder rec-1 up, keeps everything"},
+		{f.director, func() bool { return f.status(ctx) != nil }, "director dir-a up"},
+	} {
+		if err := d.process.start(); err != nil {
+			return err
+		}
+		if err := f.wait(ctx, upPatience, d.process.name+" to answer", d.answered); err != nil {
+			return err
+		}
+		f.say("%s", d.text)
+	}
+	f.sample(ctx)
+	channels := f.options.Turrets * mixes
+	if err := f.wait(ctx, floorPatience, fmt.Sprintf("%d channels to be attached", channels), func() bool {
+		s := f.status(ctx)
+		return s != nil && len(s.Directors) > 0 && int(s.Directors[0].Attached) >= channels
+	}); err != nil {
+		return err
+	}
+	f.say("all %d channels attached", channels)
+	return nil
+}
+
+// spare is how many ports the recorder has beyond one for each channel.
+const spare = 100
+
+// configure chooses free ports and writes a file for each daemon.
+func (f *floor) configure() error {
+	free, err := freePorts(8)
+	if err != nil {
+		return err
+	}
+	ports := f.options.Turrets*mixes + spare
+	rtp, err := freeRange(ports)
+	if err != nil {
+		return err
+	}
+	ctiAt, sipAt, dialAt := free[0], free[1], free[2]
+	f.simControl, f.recorderAt, f.directorAt = free[3], free[4], free[5]
+	if err := os.WriteFile(f.path("password"), []byte("demo\n"), 0o600); err != nil {
+		return fmt.Errorf("write password: %w", err)
+	}
+	for _, c := range []struct {
+		process *process
+		config  map[string]any
+	}{
+		{f.sim, f.simConfig(ctiAt, sipAt)},
+		{f.recorder, map[string]any{
+			"name": "rec-1", "control": f.recorderAt, "metrics": free[6], "dir": f.path("recorder"),
+			"media":   map[string]any{"keep": "all"},
+			"rtp":     map[string]any{"port_min": rtp, "port_max": rtp + 2*(ports-1)},
+			"journal": map[string]any{"file_age": "1s"}, // the report waits for the last file's end
+			"limits":  map[string]any{"reserve": 0},
+		}},
+		{f.director, map[string]any{
+			"name": "dir-a", "site": "demo", "control": f.directorAt, "metrics": free[7],
+			"recorder": []map[string]any{{"name": "rec-1", "address": f.recorderAt}},
+			"provider": map[string]any{"unigy": map[string]any{
+				"servers": []string{ctiAt}, "user": "demo", "password_file": f.path("password"), "sip_listen": dialAt,
+			}},
+		}},
+	} {
+		var text bytes.Buffer
+		if err := toml.NewEncoder(&text).Encode(c.config); err != nil {
+			return fmt.Errorf("write %s: %w", c.process.config, err)
+		}
+		if err := os.WriteFile(c.process.config, text.Bytes(), 0o644); err != nil {
+			return fmt.Errorf("write configuration: %w", err)
+		}
+	}
+	return nil
+}
+
+// freePorts are loopback addresses whose port was free for TCP and UDP a
+// moment ago, all different.
+func freePorts(n int) ([]string, error) {
+	var addresses []string
+	for tries := 0; len(addresses) < n; tries++ {
+		if tries > 10*n {
+			return nil, fmt.Errorf("find free ports: %d of %d", len(addresses), n)
+		}
+		tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer tcp.Close() // held until all are found, so that they differ
+		udp, err := net.ListenPacket("udp4", tcp.Addr().String())
+		if err != nil {
+			continue
+		}
+		defer udp.Close()
+		addresses = append(addresses, tcp.Addr().String())
+	}
+	return addresses, nil
+}
+
+// freeRange is the first of n even UDP ports in a row that were free a moment
+// ago. They are neither among the recorder's default ports nor among those the
+// kernel gives away, so that nobody takes one while the recorder is dead.
+func freeRange(n int) (first int, err error) {
+	const lowest, highest = 10_000, 20_000
+	if lowest+2*n > highest {
+		return 0, fmt.Errorf("find free ports: %d turrets want more than there are", n/mixes)
+	}
+	for range 100 {
+		first := lowest + 2*rand.IntN((highest-lowest-2*n)/2+1)
+		if allFree(first, n) {
+			return first, nil
+		}
+	}
+	return 0, fmt.Errorf("find free ports: %d in a row from %d to %d are not free", n, lowest, highest)
+}
+
+func allFree(first, n int) bool {
+	for port := first; port < first+2*n; port += 2 {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			return false
+		}
+		c.Close()
+	}
+	return true
+}
+
+// wait goes on showing the floor until done says so. It ends early with an
+// error when the context ends, a process dies, or patience does.
+func (f *floor) wait(ctx context.Context, patience time.Duration, what string, done func() bool) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		// A death explains why nothing answers, so it is looked at first.
+		for _, p := range []*process{f.sim, f.recorder, f.director} {
+			if p.died() {
+				return p.obituary()
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if done() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case s := <-f.samples:
+			f.view.Sample(s)
+		case <-deadline.C:
+			return fmt.Errorf("waited %v for %s; the logs are in %s", patience, what, f.dir)
+		case <-poll.C:
+		}
+	}
+}
+
+// until waits for an instant of the story.
+func (f *floor) until(ctx context.Context, at time.Duration) error {
+	return f.wait(ctx, forever, "", func() bool { return f.elapsed() >= at })
+}
+
+// during shows the floor while something long is done elsewhere.
+func (f *floor) during(ctx context.Context, work func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- work() }()
+	var err error
+	if werr := f.wait(ctx, forever, "", func() bool {
+		select {
+		case err = <-ended:
+			return true
+		default:
+			return false
+		}
+	}); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// brief is how long one question to a daemon of the demo may take: a dead one
+// must not hold up the story.
+const brief = 500 * time.Millisecond
+
+// long is the same for what reads much.
+const long = 10 * time.Second
+
+func (f *floor) status(ctx context.Context) *tandemv1.StatusResponse {
+	ctx, cancel := context.WithTimeout(ctx, brief)
+	defer cancel()
+	r, err := tandemv1connect.NewDirectorServiceClient(f.http, "http://"+f.directorAt).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
+	if err != nil {
+		return nil
+	}
+	return r.Msg
+}
+
+func (f *floor) media() tandemv1connect.MediaServiceClient {
+	return tandemv1connect.NewMediaServiceClient(f.http, "http://"+f.recorderAt)
+}
+
+// inventory is what the recorder holds; nil when it does not answer.
+func (f *floor) inventory(ctx context.Context) *tandemv1.Inventory {
+	ctx, cancel := context.WithTimeout(ctx, brief)
+	defer cancel()
+	r, err := tandemv1connect.NewRecorderServiceClient(f.http, "http://"+f.recorderAt).Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{}))
+	if err != nil {
+		return nil
+	}
+	return r.Msg.Inventory
+}
+
+// ongoing are the legs that last, as the recorder has them.
+func (f *floor) ongoing(ctx context.Context) ([]*tandemv1.LegRecord, error) {
+	ctx, cancel := context.WithTimeout(ctx, brief)
+	defer cancel()
+	r, err := f.media().SearchCalls(ctx, connect.NewRequest(&tandemv1.SearchCallsRequest{Ongoing: true, Limit: 10_000}))
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg.Legs, nil
+}
+
+// sample begins to look at the floor several times a second.
+func (f *floor) sample(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	samples, ended := make(chan Sample), make(chan struct{})
+	f.samples = samples
+	f.stopSamples = func() { cancel(); <-ended }
+	go func() {
+		defer close(ended)
+		every := time.NewTicker(250 * time.Millisecond)
+		defer every.Stop()
+		for {
+			state, _ := f.simState(ctx)
+			s := sampleOf(f.elapsed(), f.status(ctx), state)
+			select {
+			case <-ctx.Done():
+				return
+			case samples <- s:
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-every.C:
+			}
+		}
+	}()
+}
+
+// sampleOf is what the director and the switch say of the floor.
+func sampleOf(elapsed time.Duration, s *tandemv1.StatusResponse, sim simState) Sample {
+	sample := Sample{Elapsed: elapsed, Calls: sim.Calls, Recorder: "unknown"}
+	for _, d := range s.GetDirectors() {
+		sample.Turrets, sample.Channels, sample.Attached = int(d.Sessions), int(d.Channels), int(d.Attached)
+	}
+	for _, r := range s.GetRecorders() {
+		l := r.GetLoad()
+		sample.Legs, sample.PacketsPS, sample.JournalLag, sample.Recorder = int(l.GetLegs()), l.GetPacketsPerS(), l.GetJournalLagBytes(), r.State
+	}
+	for _, a := range s.GetAlarms() {
+		sample.Alarms = append(sample.Alarms, strings.TrimSpace(a.What+" "+a.Object))
+	}
+	return sample
+}

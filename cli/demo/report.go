@@ -1,0 +1,159 @@
+package demo
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"tandem/turretsim/truth"
+)
+
+// Report is what a demo ends with; its JSON is a promise to programs.
+type Report struct {
+	Seed          uint64           `json:"seed"`
+	DurationMs    int64            `json:"duration_ms"`
+	Turrets       int              `json:"turrets"`
+	Channels      int              `json:"channels"`
+	Calls         int              `json:"calls"`
+	SentMs        int64            `json:"sent_ms"`
+	RecordedMs    int64            `json:"recorded_ms"`
+	GapMs         int64            `json:"gap_ms"`
+	UnexplainedMs int64            `json:"unexplained_ms"`
+	DuplicatedMs  int64            `json:"duplicated_ms"`
+	ForeignMs     int64            `json:"foreign_ms"` // recorded, and never sent on the channel
+	GapsMs        map[string]int64 `json:"gaps_ms"`    // gap_ms by cause
+	Faults        []FaultReport    `json:"faults"`
+	Directory     string           `json:"directory"`
+	Findings      []string         `json:"findings,omitempty"` // the first of what is wrong
+}
+
+// FaultReport is what one fault cost.
+type FaultReport struct {
+	AtMs     int64  `json:"at_ms"`
+	What     string `json:"what"`
+	Object   string `json:"object"`
+	LiveLegs int    `json:"live_legs"`
+	DetectMs int64  `json:"detect_ms"` // until the director said so; -1 when it did not notice
+	OutageMs int64  `json:"outage_ms"` // until the object answered again
+	GapMs    Spread `json:"gap_ms"`    // what is missing on each channel
+	SteadyMs int64  `json:"steady_ms"` // until every channel's packets were kept again
+}
+
+// Spread tells how a length of time varies over channels.
+type Spread struct {
+	P50 int64 `json:"p50"`
+	P99 int64 `json:"p99"`
+	Max int64 `json:"max"`
+}
+
+// Fault is one failure brought about on purpose, as it was seen to happen.
+type Fault struct {
+	At       time.Duration // since the demo began
+	What     string
+	Object   string
+	LiveLegs int
+	Detect   time.Duration // negative: not noticed
+	Outage   time.Duration
+	Steady   time.Duration
+	// From and To bound what it can have cost; MissingMs is what it did cost,
+	// on each channel.
+	From, To  time.Time
+	MissingMs []int64
+}
+
+// Facts is all that a report is made of.
+type Facts struct {
+	Seed      uint64
+	Duration  time.Duration
+	Turrets   int
+	Channels  int
+	Calls     int
+	Faults    []Fault
+	Verdict   truth.Verdict
+	Directory string
+}
+
+// NewReport computes the report.
+func NewReport(f Facts) Report {
+	v := f.Verdict
+	r := Report{
+		Seed: f.Seed, DurationMs: f.Duration.Milliseconds(), Turrets: f.Turrets, Channels: f.Channels, Calls: f.Calls,
+		SentMs: v.SentMS, RecordedMs: v.RecordedMS, GapMs: v.GapMS, UnexplainedMs: v.UnexplainedMS, DuplicatedMs: v.DuplicatedMS, ForeignMs: v.ForeignMS,
+		GapsMs: map[string]int64{}, Faults: []FaultReport{}, Directory: f.Directory, Findings: v.Findings,
+	}
+	maps.Copy(r.GapsMs, v.GapsMS)
+	for _, fault := range f.Faults {
+		detect := fault.Detect.Milliseconds()
+		if fault.Detect < 0 {
+			detect = -1
+		}
+		r.Faults = append(r.Faults, FaultReport{
+			AtMs: fault.At.Milliseconds(), What: fault.What, Object: fault.Object, LiveLegs: fault.LiveLegs, DetectMs: detect,
+			OutageMs: fault.Outage.Milliseconds(), GapMs: spread(fault.MissingMs), SteadyMs: fault.Steady.Milliseconds(),
+		})
+	}
+	return r
+}
+
+// spread is the nearest-rank percentiles; all zero for no lengths.
+func spread(lengths []int64) Spread {
+	if len(lengths) == 0 {
+		return Spread{}
+	}
+	sorted := slices.Sorted(slices.Values(lengths))
+	at := func(percent int) int64 { return sorted[(len(sorted)*percent+99)/100-1] }
+	return Spread{at(50), at(99), at(100)}
+}
+
+// Passed tells whether everything sent was recorded once, or is in a gap that
+// says why. A floor that sent nothing proves nothing. A finding of less than a
+// millisecond is one.
+func (r Report) Passed() bool {
+	return len(r.Findings) == 0 && r.UnexplainedMs == 0 && r.DuplicatedMs == 0 && r.ForeignMs == 0 && r.SentMs > 0 && r.RecordedMs > 0
+}
+
+// whyCause says what a cause means, for those who read the report.
+var whyCause = map[string]string{
+	"interrupted": "the recorder was not running",
+	"loss":        "sent and never arrived",
+	"outage":      "the channel was attached and nothing came",
+	"disk":        "arrived, and could not be written in time",
+	"failover":    "between two recorders",
+}
+
+// Lines are the report for people.
+func (r Report) Lines() []string {
+	var lines []string
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, f := range r.Faults {
+		say("%s %s (SIGKILL) %s into the demo, %d legs live", f.Object, strings.ReplaceAll(strings.TrimPrefix(f.What, "recorder_"), "_", " "), seconds(f.AtMs), f.LiveLegs)
+		if f.DetectMs >= 0 {
+			say("  the director knew after       %6d ms", f.DetectMs)
+		}
+		say("  it answered again after       %6d ms", f.OutageMs)
+		say("  all channels were kept after  %6d ms", f.SteadyMs)
+		say("  missing_ms on each channel    %6d at the median, %d at most", f.GapMs.P50, f.GapMs.Max)
+	}
+	say("")
+	say("of %d channels' audio, by the tones in it:", r.Channels)
+	say("  sent         %9d ms", r.SentMs)
+	say("  recorded     %9d ms", r.RecordedMs)
+	say("  in gaps      %9d ms", r.GapMs)
+	for _, cause := range slices.SortedFunc(maps.Keys(r.GapsMs), func(a, b string) int { return cmp.Or(cmp.Compare(r.GapsMs[b], r.GapsMs[a]), cmp.Compare(a, b)) }) {
+		say("    %-12s %7d ms  %s", cause, r.GapsMs[cause], whyCause[cause])
+	}
+	say("  unexplained  %9d ms", r.UnexplainedMs)
+	say("  twice        %9d ms", r.DuplicatedMs)
+	if r.ForeignMs > 0 {
+		say("  never sent   %9d ms", r.ForeignMs)
+	}
+	for _, f := range r.Findings {
+		say("  ! %s", f)
+	}
+	return lines
+}
+
+func seconds(ms int64) string { return fmt.Sprintf("%d.%d s", ms/1000, ms%1000/100) }

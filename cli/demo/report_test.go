@@ -1,0 +1,122 @@
+package demo
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tandem/turretsim/truth"
+)
+
+var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+
+func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+func TestReport(t *testing.T) {
+	killed := Fault{At: ms(12_345), What: "recorder_killed", Object: "rec-1", LiveLegs: 14, Detect: ms(9), Outage: ms(335), Steady: ms(420), MissingMs: []int64{340, 380}}
+	for _, c := range []struct {
+		name   string
+		facts  Facts
+		passed bool
+		want   Report
+	}{
+		{
+			name: "one kill, two channels",
+			facts: Facts{Seed: 7, Duration: ms(40_000), Turrets: 1, Channels: 2, Calls: 3, Directory: "d", Faults: []Fault{killed},
+				Verdict: truth.Verdict{SentMS: 1000, RecordedMS: 280, GapMS: 720, GapsMS: map[string]int64{"interrupted": 720}}},
+			passed: true,
+			want: Report{Seed: 7, DurationMs: 40_000, Turrets: 1, Channels: 2, Calls: 3, Directory: "d", SentMs: 1000, RecordedMs: 280, GapMs: 720, GapsMs: map[string]int64{"interrupted": 720},
+				Faults: []FaultReport{{AtMs: 12_345, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 335, SteadyMs: 420, GapMs: Spread{340, 380, 380}}}},
+		},
+		{
+			name:   "not noticed by the director",
+			facts:  Facts{Faults: []Fault{{Detect: -1}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			passed: true,
+			want:   Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, Faults: []FaultReport{{DetectMs: -1}}},
+		},
+		{
+			name:  "unexplained does not pass",
+			facts: Facts{Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9, UnexplainedMS: 1}},
+			want:  Report{SentMs: 9, RecordedMs: 9, UnexplainedMs: 1, GapsMs: map[string]int64{}, Faults: []FaultReport{}},
+		},
+		{
+			name:  "twice does not pass",
+			facts: Facts{Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9, DuplicatedMS: 1}},
+			want:  Report{SentMs: 9, RecordedMs: 9, DuplicatedMs: 1, GapsMs: map[string]int64{}, Faults: []FaultReport{}},
+		},
+		{
+			name:  "foreign sound does not pass",
+			facts: Facts{Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9, ForeignMS: 1}},
+			want:  Report{SentMs: 9, RecordedMs: 9, ForeignMs: 1, GapsMs: map[string]int64{}, Faults: []FaultReport{}},
+		},
+		{
+			name:  "a finding too short for a millisecond does not pass",
+			facts: Facts{Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9, Findings: []string{"a sample"}}},
+			want:  Report{SentMs: 9, RecordedMs: 9, Findings: []string{"a sample"}, GapsMs: map[string]int64{}, Faults: []FaultReport{}},
+		},
+		{
+			name: "nothing sent proves nothing",
+			want: Report{GapsMs: map[string]int64{}, Faults: []FaultReport{}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := NewReport(c.facts)
+			if !reflect.DeepEqual(got, c.want) {
+				t.Errorf("%+v\nwant %+v", got, c.want)
+			}
+			if got.Passed() != c.passed {
+				t.Errorf("passed %v", got.Passed())
+			}
+		})
+	}
+}
+
+func TestSpread(t *testing.T) {
+	var lengths []int64
+	for n := range int64(100) {
+		lengths = append(lengths, 100-n)
+	}
+	if got := spread(lengths); got != (Spread{50, 99, 100}) {
+		t.Errorf("%+v", got)
+	}
+	if got := spread(lengths[:1]); got != (Spread{100, 100, 100}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The names that programs rely on.
+func TestReportJSON(t *testing.T) {
+	text, err := json.Marshal(NewReport(Facts{Faults: []Fault{{}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"seed":0,"duration_ms":0,"turrets":0,"channels":0,"calls":0,"sent_ms":0,"recorded_ms":0,"gap_ms":0,"unexplained_ms":0,"duplicated_ms":0,"foreign_ms":0,"gaps_ms":{},` +
+		`"faults":[{"at_ms":0,"what":"","object":"","live_legs":0,"detect_ms":0,"outage_ms":0,"gap_ms":{"p50":0,"p99":0,"max":0},"steady_ms":0}],"directory":""}`
+	if string(text) != want {
+		t.Errorf("%s\nwant %s", text, want)
+	}
+}
+
+func TestReportLines(t *testing.T) {
+	r := Report{Channels: 160, SentMs: 5820000, RecordedMs: 5819930, GapMs: 70, GapsMs: map[string]int64{"loss": 20, "interrupted": 50},
+		Faults: []FaultReport{{AtMs: 12040, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 320, GapMs: Spread{48, 90, 95}, SteadyMs: 400}}}
+	const want = `rec-1 killed (SIGKILL) 12.0 s into the demo, 14 legs live
+  the director knew after            9 ms
+  it answered again after          320 ms
+  all channels were kept after     400 ms
+  missing_ms on each channel        48 at the median, 95 at most
+
+of 160 channels' audio, by the tones in it:
+  sent           5820000 ms
+  recorded       5819930 ms
+  in gaps             70 ms
+    interrupted       50 ms  the recorder was not running
+    loss              20 ms  sent and never arrived
+  unexplained          0 ms
+  twice                0 ms`
+	if got := strings.Join(r.Lines(), "\n"); got != want {
+		t.Errorf("%s\nwant:\n%s", got, want)
+	}
+}
