@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"tandem/recorder/journal"
 )
@@ -75,6 +76,7 @@ type Intake struct {
 	cfg     Config
 	shards  []*shard
 	reports *reporter
+	stamps  int // descriptor that keeps the kernel stamping datagrams
 
 	mu      sync.RWMutex
 	streams map[uint32]*held
@@ -96,6 +98,9 @@ func New(cfg Config, w *journal.Writer) (*Intake, error) {
 	}
 	in := &Intake{cfg: cfg, streams: map[uint32]*held{}, ports: map[int]bool{}, next: cfg.PortMin}
 	var err error
+	if in.stamps, err = startTimestamps(loopback(cfg.Host)); err != nil {
+		return nil, err
+	}
 	if in.reports, err = newReporter(w, in.release); err != nil {
 		return nil, err
 	}
@@ -105,6 +110,14 @@ func New(cfg Config, w *journal.Writer) (*Intake, error) {
 		})
 	}
 	return in, nil
+}
+
+// loopback is the local address of the same family.
+func loopback(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
 }
 
 // Run sweeps until ctx ends, then takes what waits in the kernel a last time
@@ -125,6 +138,7 @@ func (in *Intake) Run(ctx context.Context) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	clear(in.streams)
+	unix.Close(in.stamps)
 	return err
 }
 

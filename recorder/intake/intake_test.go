@@ -483,6 +483,69 @@ func TestCloseTakesTheLastPackets(t *testing.T) {
 	}
 }
 
+func TestIPv6(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *journal.Config) { c.Host = netip.IPv6Loopback() })
+	port, err := r.Open(chanOf(1), 0)
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	r.runJournal()
+	r.runIntake()
+	c, err := net.Dial("udp", netip.AddrPortFrom(r.cfg.Host, uint16(port)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sendRange(t, c, 7, 0, 10)
+	r.waitPackets(1, 10)
+	if s, _ := r.Stats(1); s.Source.String() != c.LocalAddr().String() {
+		t.Errorf("source %v, want %v", s.Source, c.LocalAddr())
+	}
+	packets, _ := r.read()
+	wantNumbers(t, packets[1], 7, 0, 10)
+}
+
+// A floor logs on and off at once.
+func TestManyAtOnce(t *testing.T) {
+	r := startRig(t, func(c *Config, _ *journal.Config) { c.PortMin, c.PortMax, c.Shards = 20000, 39998, 2 })
+	const channels = 2000
+	for num := range uint32(channels) {
+		if _, err := r.Open(chanOf(num), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Update(settled(num), true, "127.0.0.1:9"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for num := range uint32(channels) {
+		r.Close(num, "logged_off")
+	}
+	r.wait("every port given back", func() bool {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		return len(r.ports) == 0
+	})
+	_, notes := r.read()
+	state := map[uint32]int{} // 1 opened, 2 updated, 3 closed
+	for _, n := range notes {
+		switch {
+		case n.Opened != nil && state[n.Opened.Num] == 0:
+			state[n.Opened.Num] = 1
+		case n.Updated != nil && state[n.Updated.Num] == 1:
+			state[n.Updated.Num] = 2
+		case n.Closed != nil && state[n.Closed.Num] == 2:
+			state[n.Closed.Num] = 3
+		case n.Started == nil:
+			t.Fatalf("out of order: %+v", n.Note)
+		}
+	}
+	for num := range uint32(channels) {
+		if state[num] != 3 {
+			t.Fatalf("channel %d came to state %d", num, state[num])
+		}
+	}
+}
+
 func TestEndTakesTheLastPackets(t *testing.T) {
 	r := startRig(t, func(c *Config, _ *journal.Config) { c.Tick = time.Hour })
 	c, port := r.open(1)

@@ -74,18 +74,18 @@ type controlPacket struct {
 
 // peer is the far end of a stream.
 type peer struct {
-	stream   *stream
-	control  int // socket; -1: none
-	settled  bool
-	mux      bool
-	ssrc     uint32         // ours
-	far      netip.AddrPort // where RTP is said to come from
-	source   netip.AddrPort // where its sender reports come from, when on a port of their own
-	budget   bucket
-	to       netip.AddrPort // of the last report, and the same as the kernel wants it
-	sockaddr unix.Sockaddr
-	last     senderReport
-	prior    prior
+	stream  *stream
+	control int // socket; -1: none
+	settled bool
+	mux     bool
+	ssrc    uint32         // ours
+	far     netip.AddrPort // where RTP is said to come from
+	source  netip.AddrPort // where its sender reports come from, when on a port of their own
+	budget  bucket
+	name4   unix.SockaddrInet4 // what name returns, without allocating
+	name6   unix.SockaddrInet6
+	last    senderReport
+	prior   prior
 }
 
 // senderReport is what the next receiver report says of the newest one.
@@ -349,11 +349,18 @@ func (r *reporter) reportTo(p *peer, now time.Time) {
 	if fd < 0 || !to.IsValid() {
 		return
 	}
-	if to != p.to {
-		p.to, p.sockaddr = to, sockaddr(to)
-	}
 	r.packet = appendReport(r.packet[:0], p.ssrc, p.receptionReport(now), r.name)
-	unix.Sendto(fd, r.packet, unix.MSG_DONTWAIT, p.sockaddr)
+	unix.Sendto(fd, r.packet, unix.MSG_DONTWAIT, p.name(to))
+}
+
+// name is the address as a system call wants it, valid until the next call.
+func (p *peer) name(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		p.name4.Port, p.name4.Addr = int(a.Port()), a.Addr().As4()
+		return &p.name4
+	}
+	p.name6.Port, p.name6.Addr = int(a.Port()), a.Addr().As16()
+	return &p.name6
 }
 
 // address is the socket to report from and the far end's RTCP address.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,35 @@ func setOptions(fd, buffer int) error {
 		}
 	}
 	return nil
+}
+
+// startTimestamps makes the kernel stamp datagrams as they arrive, and returns
+// a descriptor that keeps it so until it is closed. The kernel begins a moment
+// after the first socket asks, and until then stamps what it is asked to
+// deliver with the time of asking: too late for what waited.
+func startTimestamps(loopback netip.Addr) (int, error) {
+	fd, err := listenUDP(netip.AddrPortFrom(loopback, 0), controlBuffer)
+	if err != nil {
+		return -1, fmt.Errorf("start timestamps: %w", err)
+	}
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("start timestamps: %w", err)
+	}
+	r := newReceiver()
+	for range 100 {
+		if err := unix.Sendto(fd, []byte{0}, 0, own); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("start timestamps: %w", err)
+		}
+		sent := time.Now().UnixNano()
+		time.Sleep(time.Millisecond)
+		if n, _ := r.receive(fd); n == 1 && r.get(0).arrival <= sent {
+			break
+		}
+	}
+	return fd, nil
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
