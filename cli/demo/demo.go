@@ -43,7 +43,8 @@ const (
 	killAfter    = 12 * time.Second
 	restartAfter = 300 * time.Millisecond // as systemd's RestartSec in our units
 	tradeUntil   = 26 * time.Second
-	mixes        = 4 // channels a turret
+	tradeAfter   = 8 * time.Second // at least, after the fault
+	mixes        = 4               // channels a turret
 
 	upPatience    = 10 * time.Second // for a daemon to answer
 	floorPatience = 15 * time.Second // for all agents to be attached
@@ -86,7 +87,7 @@ func (f *floor) play(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := f.until(ctx, tradeUntil); err != nil {
+	if err := f.until(ctx, max(tradeUntil, fault.At+tradeAfter)); err != nil {
 		return Result{}, err
 	}
 	if err := f.fallSilent(ctx); err != nil {

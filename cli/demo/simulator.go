@@ -10,13 +10,14 @@ import (
 	"strings"
 )
 
-// simConfig is a floor that trades busily enough for a demo.
+// simConfig is a floor where somebody always talks, however small it is.
 func (f *floor) simConfig(ctiAt, sipAt string) map[string]any {
 	return map[string]any{
 		"seed": f.options.Seed, "control": f.simControl, "truth_log": f.path(truthLog),
-		"cti":   map[string]any{"listen": ctiAt, "user": "demo", "password_file": f.path("password")},
-		"sip":   map[string]any{"listen": sipAt},
-		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": mixes, "copies": []string{"A"}},
+		"cti": map[string]any{"listen": ctiAt, "user": "demo", "password_file": f.path("password")},
+		"sip": map[string]any{"listen": sipAt},
+		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": mixes, "copies": []string{"A"},
+			"calls_per_minute": max(6, 120/float64(f.options.Turrets))}, // of each turret
 	}
 }
 
