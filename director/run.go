@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"tandem/api/tandem/v1/tandemv1connect"
@@ -29,52 +30,75 @@ const farewell = 2 * time.Second
 // Run directs until ctx ends. It hangs nothing up: media goes on, and the
 // next director adopts the dialogs.
 func Run(ctx context.Context, cfg Config) error {
-	log := slog.Default().With("director", cfg.Name)
+	d, err := open(cfg, slog.Default().With("director", cfg.Name))
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// director is all of it, wired and not yet running.
+type director struct {
+	cfg      Config
+	loop     *loop
+	control  net.Listener
+	registry *prometheus.Registry
+	client   *http.Client
+	log      *slog.Logger
+}
+
+// open binds the sockets and wires the parts: the floor in its loop, the
+// provider that tells it what the switch says, a link to each recorder.
+func open(cfg Config, log *slog.Logger) (*director, error) {
 	password, err := cfg.Provider.Unigy.password()
 	if err != nil {
-		return fmt.Errorf("read password: %w", err)
+		return nil, fmt.Errorf("read password: %w", err)
 	}
-	registry, failures := newRegistry()
+	d := &director{cfg: cfg, client: rpc.NewClient(), log: log}
 	right := &authority{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary}
-	l := newLoop(newFloor(cfg, time.Now(), log), right)
-	registry.MustRegister(newGauges(l))
-	control, err := net.Listen("tcp", cfg.Control)
-	if err != nil {
-		return fmt.Errorf("listen for control: %w", err)
+	d.loop = newLoop(newFloor(cfg, time.Now(), log), right)
+	var failures *prometheus.CounterVec
+	d.registry, failures = newRegistry()
+	d.registry.MustRegister(newGauges(d.loop))
+	for _, r := range cfg.Recorders {
+		link := newLink(r, cfg, d.client, d.loop, failures, log)
+		d.loop.links[link.name] = link
 	}
-	l.provider, err = unigy.Open(unigy.Config{
+	d.control, err = net.Listen("tcp", cfg.Control)
+	if err != nil {
+		return nil, fmt.Errorf("listen for control: %w", err)
+	}
+	d.loop.provider, err = unigy.Open(unigy.Config{
 		Servers: cfg.Provider.Unigy.Servers, User: cfg.Provider.Unigy.User, Password: password, Client: cfg.Name,
 		Copy: cfg.copy(), SIPListen: cfg.Provider.Unigy.sipListen(), AttachRate: cfg.Provider.Unigy.AttachRate,
-		Gate: right.allow, Metrics: unigy.NewMetrics(registry), Log: log,
-	}, l.emit)
+		Gate: right.allow, Metrics: unigy.NewMetrics(d.registry), Log: log,
+	}, d.loop.emit)
 	if err != nil {
-		control.Close()
-		return fmt.Errorf("open provider: %w", err)
+		d.control.Close()
+		return nil, fmt.Errorf("open provider: %w", err)
 	}
-	client := rpc.NewClient()
-	defer client.CloseIdleConnections()
-	for _, r := range cfg.Recorders {
-		link := newLink(r, cfg, client, l, failures, log)
-		l.links[link.name] = link
-	}
-	log.Warn("control API without TLS: loopback only", "control", control.Addr())
-	log.Info("director started", "group", cfg.Group, "copy", cfg.copy(), "recorders", len(cfg.Recorders), "sip", l.provider.SIPAddr())
+	return d, nil
+}
 
-	// The loop and the links outlive the platform's side, so that what it
-	// said last still reaches the recorders.
+// run serves until ctx ends. The loop and the links outlive the platform's
+// side, so that what it said last still reaches the recorders.
+func (d *director) run(ctx context.Context) error {
+	d.log.Warn("control API without TLS: loopback only", "control", d.control.Addr())
+	d.log.Info("director started", "group", d.cfg.Group, "copy", d.cfg.copy(), "recorders", len(d.cfg.Recorders), "sip", d.loop.provider.SIPAddr())
+	defer d.client.CloseIdleConnections()
 	late, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var inner errgroup.Group
-	inner.Go(func() error { return l.run(late) })
-	for _, link := range l.links {
+	inner.Go(func() error { return d.loop.run(late) })
+	for _, link := range d.loop.links {
 		inner.Go(func() error { return link.run(late) })
 	}
 	outer, outerCtx := errgroup.WithContext(ctx)
-	outer.Go(func() error { return l.runProvider(outerCtx) })
-	outer.Go(func() error { return rpc.Serve(outerCtx, control, l.handler(cfg)) })
-	outer.Go(func() error { return daemon.ServeMetrics(outerCtx, cfg.Metrics, registry, l.healthy) })
-	err = outer.Wait()
-	l.settle()
+	outer.Go(func() error { return d.loop.runProvider(outerCtx) })
+	outer.Go(func() error { return rpc.Serve(outerCtx, d.control, d.loop.handler(d.cfg)) })
+	outer.Go(func() error { return daemon.ServeMetrics(outerCtx, d.cfg.Metrics, d.registry, d.loop.healthy) })
+	err := outer.Wait()
+	d.loop.settle()
 	end()
 	return errors.Join(err, inner.Wait())
 }

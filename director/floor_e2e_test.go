@@ -1,0 +1,534 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/config"
+	"tandem/internal/rpc"
+	"tandem/turretsim"
+)
+
+const patience = 20 * time.Second
+
+// station is a recorder in memory on real sockets: it answers orders, opens
+// a real UDP port for each channel, and counts what arrives there.
+type station struct {
+	tandemv1connect.UnimplementedRecorderServiceHandler
+	t       *testing.T
+	name    string
+	group   string
+	address string
+
+	mu       sync.Mutex
+	epoch    uint64
+	holder   string
+	boot     string
+	channels map[string]*heldPort
+	closed   map[string]string
+	legs     map[string]*tandemv1.Leg
+	calls    map[string]*tandemv1.Call
+	ready    bool
+	stop     func()
+}
+
+type heldPort struct {
+	held    *tandemv1.HeldChannel
+	conn    *net.UDPConn
+	packets atomic.Int64
+}
+
+func newStation(t *testing.T, name string) *station {
+	s := &station{
+		t: t, name: name, group: "primary", ready: true, channels: make(map[string]*heldPort), closed: make(map[string]string),
+		legs: make(map[string]*tandemv1.Leg), calls: make(map[string]*tandemv1.Call),
+	}
+	s.start("127.0.0.1:0")
+	t.Cleanup(func() {
+		s.stop()
+		for _, p := range s.channels {
+			p.conn.Close()
+		}
+	})
+	return s
+}
+
+// start serves the API as a new process would; the ports stay as they are.
+func (s *station) start(address string) {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.boot, s.address = rpc.NewBootID(), ln.Addr().String()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	s.mu.Unlock()
+	mux := http.NewServeMux()
+	mux.Handle(tandemv1connect.NewRecorderServiceHandler(s))
+	go func() {
+		defer close(done)
+		rpc.Serve(ctx, ln, mux)
+	}()
+}
+
+// obey refuses what the fence refuses. It is called with mu held.
+func (s *station) obey(o *tandemv1.Order) error {
+	refusal := &tandemv1.Refusal{Epoch: s.epoch, Holder: s.holder}
+	switch {
+	case o.GetGroup() != s.group:
+		refusal.Reason = tandemv1.Refusal_REASON_WRONG_GROUP
+	case o.GetEpoch() < s.epoch:
+		refusal.Reason = tandemv1.Refusal_REASON_STALE_EPOCH
+	default:
+		return nil
+	}
+	err := connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("refused"))
+	detail, derr := connect.NewErrorDetail(refusal)
+	if derr != nil {
+		return derr
+	}
+	err.AddDetail(detail)
+	return err
+}
+
+func (s *station) inventory() *tandemv1.Inventory {
+	inv := &tandemv1.Inventory{Recorder: s.name, Group: s.group, Epoch: s.epoch, Holder: s.holder, BootId: s.boot}
+	for _, id := range slices.Sorted(maps.Keys(s.channels)) {
+		inv.Channels = append(inv.Channels, proto.CloneOf(s.channels[id].held))
+	}
+	for _, l := range s.legs {
+		if l.GetEnd() == nil {
+			inv.Legs = append(inv.Legs, l)
+		}
+	}
+	return inv
+}
+
+func (s *station) Inventory(context.Context, *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return connect.NewResponse(&tandemv1.InventoryResponse{Inventory: s.inventory()}), nil
+}
+
+func (s *station) Fence(_ context.Context, req *connect.Request[tandemv1.FenceRequest]) (*connect.Response[tandemv1.FenceResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.obey(req.Msg.GetOrder()); err != nil {
+		return nil, err
+	}
+	s.epoch, s.holder = req.Msg.GetOrder().GetEpoch(), req.Msg.GetOrder().GetDirector()
+	return connect.NewResponse(&tandemv1.FenceResponse{Inventory: s.inventory()}), nil
+}
+
+func (s *station) OpenChannels(_ context.Context, req *connect.Request[tandemv1.OpenChannelsRequest]) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.obey(req.Msg.GetOrder()); err != nil {
+		return nil, err
+	}
+	res := &tandemv1.OpenChannelsResponse{}
+	for _, o := range req.Msg.GetChannels() {
+		p := s.channels[o.GetChannel().GetId()]
+		if p == nil {
+			var err error
+			if p, err = openPort(o); err != nil {
+				return nil, err
+			}
+			s.channels[o.GetChannel().GetId()] = p
+		}
+		res.Channels = append(res.Channels, &tandemv1.OpenedChannel{Channel: o.GetChannel().GetId(), Endpoint: p.held.GetEndpoint()})
+	}
+	return connect.NewResponse(res), nil
+}
+
+func openPort(o *tandemv1.OpenChannel) (*heldPort, error) {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, err
+	}
+	p := &heldPort{conn: conn, held: &tandemv1.HeldChannel{
+		Channel: o.GetChannel(), Reason: o.GetReason(),
+		Endpoint: &tandemv1.Endpoint{Host: "127.0.0.1", RtpPort: uint32(conn.LocalAddr().(*net.UDPAddr).Port)},
+	}}
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+			p.packets.Add(1)
+		}
+	}()
+	return p, nil
+}
+
+func (s *station) UpdateChannels(_ context.Context, req *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.obey(req.Msg.GetOrder()); err != nil {
+		return nil, err
+	}
+	for _, u := range req.Msg.GetChannels() {
+		if p := s.channels[u.GetChannel()]; p != nil {
+			p.held.Dialog, p.held.Codec, p.held.RtcpMux = u.GetDialog(), u.GetCodec(), u.GetRtcpMux()
+		}
+	}
+	return connect.NewResponse(&tandemv1.UpdateChannelsResponse{}), nil
+}
+
+func (s *station) CloseChannels(_ context.Context, req *connect.Request[tandemv1.CloseChannelsRequest]) (*connect.Response[tandemv1.CloseChannelsResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.obey(req.Msg.GetOrder()); err != nil {
+		return nil, err
+	}
+	for _, c := range req.Msg.GetChannels() {
+		if p := s.channels[c.GetChannel()]; p != nil {
+			p.conn.Close()
+			delete(s.channels, c.GetChannel())
+			s.closed[c.GetChannel()] = c.GetCause()
+		}
+	}
+	return connect.NewResponse(&tandemv1.CloseChannelsResponse{}), nil
+}
+
+func (s *station) PutRecords(_ context.Context, req *connect.Request[tandemv1.PutRecordsRequest]) (*connect.Response[tandemv1.PutRecordsResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.obey(req.Msg.GetOrder()); err != nil {
+		return nil, err
+	}
+	for _, c := range req.Msg.GetCalls() {
+		s.calls[c.GetId()] = c
+	}
+	for _, l := range req.Msg.GetLegs() {
+		s.legs[l.GetId()] = l
+	}
+	return connect.NewResponse(&tandemv1.PutRecordsResponse{}), nil
+}
+
+func (s *station) Watch(ctx context.Context, _ *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for n := uint64(1); ; n++ {
+		s.mu.Lock()
+		m := &tandemv1.WatchResponse{Sequence: n, Epoch: s.epoch, BootId: s.boot}
+		if n%5 == 1 {
+			m.Load = &tandemv1.Load{Ready: s.ready, Channels: uint32(len(s.channels)), MaxChannels: 5000}
+		}
+		s.mu.Unlock()
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// hearing counts the channels whose port has received more than it had.
+func (s *station) hearing(before map[string]int64) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for id, p := range s.channels {
+		if p.packets.Load() > before[id] && len(p.held.GetDialog()) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *station) heard() map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := make(map[string]int64)
+	for id, p := range s.channels {
+		counts[id] = p.packets.Load()
+	}
+	return counts
+}
+
+// ended counts legs by whether they are over.
+func (s *station) ended() (over, ongoing int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.legs {
+		if l.GetEnd() != nil {
+			over++
+		} else {
+			ongoing++
+		}
+	}
+	return over, ongoing
+}
+
+// site is a switch, stations and a director, all on loopback.
+type site struct {
+	t        *testing.T
+	sw       *turretsim.Switch
+	stations []*station
+	cfg      Config
+	stop     func() error
+	client   tandemv1connect.DirectorServiceClient
+}
+
+func newSite(t *testing.T, stations int) *site {
+	t.Helper()
+	simulated := turretsim.DefaultConfig()
+	simulated.Control, simulated.CTI.Listen, simulated.SIP.Listen = "", "127.0.0.1:0", "127.0.0.1:0"
+	simulated.CTI.Heartbeat = config.Duration(200 * time.Millisecond)
+	simulated.Floor.Turrets, simulated.Floor.LogonInterval = 6, 0
+	simulated.Floor.CallsPerMinute, simulated.Floor.CallLength = 120, config.Duration(time.Second)
+	sw, err := turretsim.New(simulated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sw.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	s := &site{t: t, sw: sw, cfg: DefaultConfig()}
+	s.cfg.Control, s.cfg.Metrics, s.cfg.Recorders = "127.0.0.1:0", "", nil
+	s.cfg.RecorderTimeout = config.Duration(5 * time.Second) // two cores may be busy with other tests
+	for i := range stations {
+		station := newStation(t, fmt.Sprint("rec-", i+1))
+		s.stations = append(s.stations, station)
+		s.cfg.Recorders = append(s.cfg.Recorders, RecorderConfig{Name: station.name, Address: station.address})
+	}
+	s.cfg.Provider.Unigy.Servers = []string{sw.Addrs().CTI.String()}
+	s.cfg.Provider.Unigy.SIPListen = "127.0.0.1:0"
+	s.direct()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+// direct starts a director.
+func (s *site) direct() {
+	s.t.Helper()
+	level := slog.LevelError
+	if testing.Verbose() {
+		level = slog.LevelInfo
+	}
+	d, err := open(s.cfg, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.cfg.Provider.Unigy.SIPListen = d.loop.provider.SIPAddr().String() // the next one answers there, too
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx) }()
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	s.client = tandemv1connect.NewDirectorServiceClient(http.DefaultClient, "http://"+d.control.Addr().String())
+}
+
+func (s *site) status() *tandemv1.StatusResponse {
+	s.t.Helper()
+	res, err := s.client.Status(s.t.Context(), connect.NewRequest(&tandemv1.StatusRequest{}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return res.Msg
+}
+
+// until waits for something to become so.
+func (s *site) until(what string, so func() bool) {
+	s.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !so(); {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("not within %v: %s\nstatus %v\nswitch %+v", patience, what, s.status(), s.sw.State())
+		}
+		<-tick.C
+	}
+}
+
+// recorded holds that every channel is attached and heard where it is expected.
+func (s *site) recorded(channels int) {
+	s.t.Helper()
+	before := make([]map[string]int64, len(s.stations))
+	for i, st := range s.stations {
+		before[i] = st.heard()
+	}
+	s.until(fmt.Sprint(channels, " channels attached and heard"), func() bool {
+		heard := 0
+		for i, st := range s.stations {
+			heard += st.hearing(before[i])
+		}
+		return heard == channels && int(s.status().GetDirectors()[0].GetAttached()) == channels
+	})
+}
+
+func TestFloorEndToEnd(t *testing.T) {
+	s := newSite(t, 2)
+	const channels = 24
+	s.recorded(channels)
+	for _, st := range s.stations {
+		if n := len(st.heard()); n == 0 || n == channels {
+			t.Errorf("%s holds %d of %d channels", st.name, n, channels)
+		}
+	}
+	s.until("legs begin and end", func() bool {
+		over, ongoing := s.stations[0].ended()
+		return over > 3 && ongoing > 0
+	})
+	turrets, err := s.client.ListTurrets(t.Context(), connect.NewRequest(&tandemv1.ListTurretsRequest{}))
+	if err != nil || len(turrets.Msg.GetTurrets()) != 6 {
+		t.Fatalf("turrets %v, %v", turrets, err)
+	}
+	for _, turret := range turrets.Msg.GetTurrets() {
+		if turret.GetRecorder() == "" || turret.GetReason() == "" || turret.GetAttached() != 4 {
+			t.Errorf("turret %v", turret)
+		}
+	}
+	listed, err := s.client.ListFloorChannels(t.Context(), connect.NewRequest(&tandemv1.ListFloorChannelsRequest{Recorder: "rec-1"}))
+	if err != nil || len(listed.Msg.GetChannels()) != len(s.stations[0].heard()) {
+		t.Fatalf("channels %v, %v", listed, err)
+	}
+	if alarms := s.status().GetAlarms(); len(alarms) > 0 {
+		t.Errorf("alarms %v", alarms)
+	}
+}
+
+// Recorder, director and CTI link go and come back; the audio never notices.
+func TestNothingIsDialledTwice(t *testing.T) {
+	s := newSite(t, 2)
+	const channels = 24
+	s.recorded(channels)
+	dialled := s.sw.State().SIP.Invites
+
+	victim := s.stations[0]
+	victim.stop()
+	s.until("loss noticed", func() bool { return s.status().GetRecorders()[0].GetState() == "lost" })
+	victim.start(victim.address)
+	s.until("return noticed", func() bool { return s.status().GetRecorders()[0].GetState() == "ready" })
+	s.recorded(channels)
+
+	if err := s.sw.Inject("cti_drop", turretsim.Shot{}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("link back", func() bool { return s.sw.State().Links == 1 && s.status().GetDirectors()[0].GetCti() == "up" })
+	s.recorded(channels)
+
+	epoch := s.status().GetDirectors()[0].GetEpoch()
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.sw.State().Dialogs; n != channels {
+		t.Fatalf("%d dialogs left after the director stopped", n)
+	}
+	s.direct()
+	s.recorded(channels)
+	if next := s.status().GetDirectors()[0].GetEpoch(); next <= epoch {
+		t.Errorf("epoch %d after %d", next, epoch)
+	}
+	if sip := s.sw.State().SIP; sip.Invites != dialled || sip.Reinvites != 0 || sip.ByesIn != 0 {
+		t.Errorf("the switch saw %+v, %d INVITEs before", sip, dialled)
+	}
+	s.until("no alarm is left", func() bool { return len(s.status().GetAlarms()) == 0 })
+}
+
+// A channel that its recorder lost for good is moved in its dialog.
+func TestMovedToItsNewPort(t *testing.T) {
+	s := newSite(t, 1)
+	const channels = 24
+	s.recorded(channels)
+	st := s.stations[0]
+	st.stop()
+	lost := slices.Sorted(maps.Keys(st.heard()))[0]
+	st.mu.Lock()
+	st.channels[lost].conn.Close()
+	delete(st.channels, lost)
+	st.mu.Unlock()
+	st.start(st.address)
+	s.until("moved", func() bool { return s.sw.State().SIP.Reinvites == 1 })
+	s.recorded(channels)
+	if err := s.sw.Inject("bye", turretsim.Shot{Count: 3}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("dialled again", func() bool { return s.sw.State().SIP.Invites == channels+3 })
+	s.recorded(channels)
+}
+
+// Answers without SDP, refusals and slow answers delay channels and lose none.
+func TestBadAnswers(t *testing.T) {
+	s := newSite(t, 1)
+	const channels = 24
+	s.recorded(channels)
+	faults := s.sw.Faults()
+	faults.SIP.StatusRate, faults.SIP.Status, faults.SIP.NoSDP, faults.SIP.NoCodec = 0.3, 503, 0.2, 0.2
+	if err := s.sw.SetFaults(faults); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.sw.Inject("bye", turretsim.Shot{Count: channels}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("some were refused", func() bool { return s.sw.State().SIP.Refused > 0 })
+	faults.SIP.StatusRate, faults.SIP.Status, faults.SIP.NoSDP, faults.SIP.NoCodec = 0, 0, 0, 0
+	if err := s.sw.SetFaults(faults); err != nil {
+		t.Fatal(err)
+	}
+	s.recorded(channels)
+	s.until("one dialog for each channel", func() bool { return s.sw.State().Dialogs == channels })
+}
+
+func TestRefusedByTheRecorder(t *testing.T) {
+	s := newSite(t, 2)
+	s.recorded(24)
+	for i, change := range []func(*station){
+		func(st *station) { st.epoch, st.holder = 1000, "dir-b" },
+		func(st *station) { st.group = "secondary" },
+	} {
+		st := s.stations[i]
+		st.mu.Lock()
+		change(st)
+		st.mu.Unlock()
+	}
+	s.stations[1].stop() // it returns in another group
+	s.stations[1].start(s.stations[1].address)
+	s.until("refusals shown", func() bool {
+		r := s.status().GetRecorders()
+		return r[0].GetState() == "refused" && r[1].GetState() == "refused"
+	})
+	alarms := make(map[string]string)
+	for _, a := range s.status().GetAlarms() {
+		alarms[a.GetObject()] = a.GetWhat() + ": " + a.GetText()
+	}
+	for object, want := range map[string]string{"rec-1": "refused: recorder rec-1 at ", "rec-2": "refused: recorder rec-2 at "} {
+		if len(alarms[object]) < len(want) || alarms[object][:len(want)] != want {
+			t.Errorf("%s: alarm %q", object, alarms[object])
+		}
+	}
+}
