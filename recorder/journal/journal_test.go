@@ -200,7 +200,7 @@ func TestRoundTrip(t *testing.T) {
 	if len(c.damage) > 0 || !c.sealed {
 		t.Errorf("sealed %v, damage %v", c.sealed, c.damage)
 	}
-	if s := c.notes[0].Started; s == nil || s.Boot != "boot" || s.File != 1 || s.Continued {
+	if s := c.notes[0].Started; s == nil || s.Boot != "boot" || s.File == 0 || s.Continued {
 		t.Errorf("first note %+v", c.notes[0])
 	}
 	want := append(notes, Note{Closed: &Closed{Num: 7, At: at, Cause: "logged_off"}})
@@ -316,7 +316,7 @@ func TestFilesAreCutBySizeAndAge(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if f.Number != uint64(i+1) || !f.Closed || info.Size() > 100<<10 {
+			if f.Number != files[0].Number+uint64(i) || !f.Closed || info.Size() > 100<<10 {
 				t.Errorf("file %+v, %d bytes", f, info.Size())
 			}
 		}
@@ -442,11 +442,54 @@ func TestNumbersGoOnAfterARestart(t *testing.T) {
 	}
 	files, _ := Files(dir)
 	for i, f := range files {
-		if f.Number != uint64(i+1) {
-			t.Errorf("file %d has number %d", i, f.Number)
+		if f.Number != files[0].Number+uint64(i) {
+			t.Errorf("file %d has number %d, the first %d", i, f.Number, files[0].Number)
 		}
 	}
 	wantPackets(t, readAll(t, dir), 1, 0, 3)
+}
+
+// Whoever has compacted file 7 passes over every file up to 7.
+func TestNumbersDoNotComeAgain(t *testing.T) {
+	dir := t.TempDir()
+	var last uint64
+	run := func() {
+		t.Helper()
+		w, stop := start(t, dir, nil)
+		add(t, w, 0, 0, 1, 1)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		files, err := Files(dir)
+		if err != nil || len(files) != 1 || files[0].Number <= last {
+			t.Fatalf("files %v, %v: want one above %d", files, err, last)
+		}
+		last = files[0].Number
+		if err := os.Remove(files[0].Path); err != nil { // as when it is compacted
+			t.Fatal(err)
+		}
+	}
+	run()
+	first := last
+	run()
+	if last != first+1 {
+		t.Errorf("number %d follows %d", last, first)
+	}
+	// The counter is lost, later than it takes to count so far.
+	for _, text := range []string{"", "\x00\x00\x00", "nonsense"} {
+		if err := os.WriteFile(filepath.Join(dir, lockFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(filepath.Join(dir, lockFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := lastNumber(f, nil, time.Now().Add(time.Minute))
+		f.Close()
+		if err != nil || got <= last {
+			t.Errorf("counter %q: %d, %v; want above %d", text, got, err, last)
+		}
+	}
 }
 
 func TestSlowDiskPushesBack(t *testing.T) {

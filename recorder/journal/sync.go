@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 type syncer struct {
 	interval time.Duration
 	dir      string
+	lock     *os.File // holds the newest file's number
 	wake     chan struct{}
 
 	mu    sync.Mutex
@@ -27,8 +29,8 @@ type syncer struct {
 	took  latencies
 }
 
-func (s *syncer) init(interval time.Duration, dir string) {
-	s.interval, s.dir = interval, dir
+func (s *syncer) init(interval time.Duration, dir string, lock *os.File) {
+	s.interval, s.dir, s.lock = interval, dir, lock
 	s.wake = make(chan struct{}, 1)
 }
 
@@ -91,7 +93,7 @@ func (s *syncer) pass() error {
 	s.mu.Unlock()
 	var first error
 	if fresh {
-		if err := durable.SyncDir(s.dir); err != nil {
+		if err := cmp.Or(unix.Fdatasync(int(s.lock.Fd())), durable.SyncDir(s.dir)); err != nil {
 			first = fmt.Errorf("sync journal: %w", err)
 		}
 	}

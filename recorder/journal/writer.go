@@ -7,10 +7,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +48,8 @@ const (
 	retryInterval = 100 * time.Millisecond
 	// endPatience is how long a failing disk is waited for at the end of Run.
 	endPatience = time.Second
-	// lockFile keeps a second recorder off the folder.
+	// lockFile keeps a second recorder off the folder, and holds the number of
+	// the newest file: a number must not come again when its file is gone.
 	lockFile = "lock"
 )
 
@@ -114,7 +118,8 @@ type file struct {
 }
 
 // Open makes dir a journal that nobody else writes. Files already there are
-// left alone; numbering goes on behind them.
+// left alone; numbering goes on behind
+// the newest there ever was.
 func Open(dir string, cfg Config) (*Writer, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
@@ -135,6 +140,11 @@ func Open(dir string, cfg Config) (*Writer, error) {
 		lock.Close()
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
+	number, err := lastNumber(lock, files, time.Now())
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
 	n := cfg.QueueSize / cfg.BlockSize
 	w := &Writer{
 		cfg:     cfg,
@@ -143,14 +153,29 @@ func Open(dir string, cfg Config) (*Writer, error) {
 		free:    make(chan *Draft, n),
 		queue:   make(chan entry, n+1),
 		turn:    make(chan struct{}, 1),
+		number:  number,
 		open:    map[uint32]Channel{},
 		writeAt: (*os.File).WriteAt,
 	}
-	w.syncs.init(cfg.SyncInterval, dir)
-	if len(files) > 0 {
-		w.number = files[len(files)-1].Number
-	}
+	w.syncs.init(cfg.SyncInterval, dir, lock)
 	return w, nil
+}
+
+// lastNumber is one that no file has ever passed. When the folder was emptied
+// or its counter damaged, it is the time in seconds: counting never got there.
+func lastNumber(lock *os.File, files []File, now time.Time) (uint64, error) {
+	text, err := io.ReadAll(lock)
+	if err != nil {
+		return 0, err
+	}
+	number, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		number = uint64(now.Unix())
+	}
+	if len(files) > 0 {
+		number = max(number, files[len(files)-1].Number)
+	}
+	return number, nil
 }
 
 // Draft returns an empty block to fill, or nil while the queue is full. Give
@@ -408,6 +433,9 @@ func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err,
 // begin creates the next file, with the notes that make it readable alone.
 func (w *Writer) begin() error {
 	number := w.number + 1
+	if _, err := fmt.Fprintf(io.NewOffsetWriter(w.lock, 0), "%020d\n", number); err != nil {
+		return fmt.Errorf("create journal file: %w", err)
+	}
 	f, err := w.create(number)
 	if err != nil {
 		return fmt.Errorf("create journal file: %w", err)
