@@ -10,8 +10,10 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 )
 
+// Severities: audio is at stake, or only what is known of it.
 const (
 	critical = "critical"
+	warning  = "warning"
 )
 
 // channelGrace is how long a channel may be without a dialog before that is
@@ -58,12 +60,12 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 		all[alarmKey{what, object}] = &alarm{severity, since, fmt.Sprintf(format, args...)}
 	}
 	if l := f.link; !l.up && f.epoch != 0 && now.Sub(l.since) >= linkGrace {
-		add("cti_down", "switch", critical, l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
+		add("cti_down", "switch", warning, l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
 	}
 	for _, r := range f.recorders {
 		switch r.state {
 		case recorderDown:
-			if f.epoch != 0 {
+			if f.epoch != 0 && !r.reachable {
 				add("recorder_lost", r.Name, critical, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
 			}
 		case recorderRefused:

@@ -504,6 +504,42 @@ func TestBadAnswers(t *testing.T) {
 	s.until("one dialog for each channel", func() bool { return s.sw.State().Dialogs == channels })
 }
 
+// Events that get lost, doubled, turned round or made up cost a snapshot
+// each, and neither audio nor, in the end, a leg.
+func TestBadEvents(t *testing.T) {
+	s := newSite(t, 1)
+	const channels = 24
+	s.recorded(channels)
+	faults := s.sw.Faults()
+	faults.CTI.Lose, faults.CTI.Duplicate, faults.CTI.Reorder = 0.03, 0.05, 0.03
+	if err := s.sw.SetFaults(faults); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cti_garbage", "cti_long_line", "cti_unknown_type", "cti_unknown_channel", "restart_cti"} {
+		s.until("link up", func() bool { return s.status().GetDirectors()[0].GetCti() == "up" })
+		if err := s.sw.Inject(name, turretsim.Shot{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	over, _ := s.stations[0].ended()
+	s.until("calls come and go", func() bool { now, _ := s.stations[0].ended(); return now > over+5 })
+	faults.CTI = turretsim.CTIFaults{}
+	if err := s.sw.SetFaults(faults); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.sw.Inject("stop_calls", turretsim.Shot{}); err != nil {
+		t.Fatal(err)
+	}
+	s.recorded(channels)
+	s.until("every leg has ended", func() bool {
+		_, ongoing := s.stations[0].ended()
+		return ongoing == 0 && s.sw.State().Legs == 0
+	})
+	if sip := s.sw.State().SIP; sip.Invites != channels || sip.Reinvites != 0 || sip.ByesIn != 0 {
+		t.Errorf("the switch saw %+v", sip)
+	}
+}
+
 func TestRefusedByTheRecorder(t *testing.T) {
 	s := newSite(t, 2)
 	s.recorded(24)

@@ -95,12 +95,12 @@ func (l *loop) run(ctx context.Context) error {
 			now := time.Now()
 			l.floor.placeDue(now)
 			l.act()
-			l.order(now)
+			l.order(now, false)
 		case <-tick.C:
 			now := time.Now()
 			l.floor.tick(now)
 			l.act()
-			l.order(now)
+			l.order(now, true)
 		}
 	}
 }
@@ -130,9 +130,9 @@ func (l *loop) act() {
 }
 
 // order hands each idle recorder link its next batch.
-func (l *loop) order(now time.Time) {
+func (l *loop) order(now time.Time, records bool) {
 	for name, link := range l.links {
-		if b := l.floor.nextBatch(now, l.floor.recorders[name]); b != nil {
+		if b := l.floor.nextBatch(now, l.floor.recorders[name], records); b != nil {
 			link.batches <- b // has room: one at a time
 		}
 	}

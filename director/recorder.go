@@ -360,8 +360,10 @@ type batch struct {
 const maxBatch = 2000
 
 // nextBatch empties a recorder's order book into a batch, or returns nil if
-// there is nothing to say or one is still under way. The caller adds the order's authority.
-func (f *floor) nextBatch(now time.Time, r *recorder) *batch {
+// there is nothing to say or one is still under way. Records may wait for the
+// next beat, since each batch of them costs the recorder a write to its
+// disk; channels may not. The caller adds the order's authority.
+func (f *floor) nextBatch(now time.Time, r *recorder, records bool) *batch {
 	if !r.up() || r.sent != nil || now.Before(r.retryAt) {
 		return nil
 	}
@@ -369,7 +371,9 @@ func (f *floor) nextBatch(now time.Time, r *recorder) *batch {
 	f.batchCloses(r, b)
 	f.batchOpens(r, b)
 	f.batchUpdates(r, b)
-	f.batchRecords(r, b)
+	if records {
+		f.batchRecords(r, b)
+	}
 	if b.closing == nil && b.opening == nil && b.updating == nil && b.records == nil {
 		return nil
 	}

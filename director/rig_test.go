@@ -189,7 +189,7 @@ func (r *rig) fenced(name call.RecorderName) {
 func (r *rig) deliver() {
 	for _, name := range r.names() {
 		book := r.f.recorders[name]
-		b := r.f.nextBatch(r.now, book)
+		b := r.f.nextBatch(r.now, book, true)
 		if b == nil {
 			continue
 		}

@@ -319,7 +319,7 @@ func (a *agent) move(ctx context.Context, req provider.Attach, at *attachment, r
 		return
 	}
 	if !a.confirm(at, run, d) {
-		a.fail(req, at, run, errors.New("hung up while it was moved"), true)
+		a.fail(req, at, run, errHungUp, true)
 		return
 	}
 	a.succeed(req, at, run, d, agreed, "moved")
@@ -353,7 +353,10 @@ func (a *agent) contact(transport string) sip.Uri {
 	return uri
 }
 
-var errSilent = errors.New("no answer to INVITE")
+var (
+	errSilent = errors.New("no answer to INVITE")
+	errHungUp = errors.New("hung up as soon as it was answered")
+)
 
 // statusError is a final answer that is not a 200.
 type statusError struct {
@@ -458,12 +461,11 @@ func (a *agent) final(ctx context.Context, tx sip.ClientTransaction, req *sip.Re
 }
 
 // abandon cancels an INVITE (RFC 3261 9.1: only once it was heard of) and
-// hangs up should it be answered all the same.
+// hangs up should it be answered all the same. A re-INVITE is not cancelled,
+// and its answer only acknowledged: its dialog lives or dies by itself.
 func (a *agent) abandon(tx sip.ClientTransaction, req *sip.Request, d dialog, heard bool) {
-	if d.RemoteTag != "" {
-		return // a re-INVITE: its dialog lives or dies by itself
-	}
-	if heard {
+	moving := d.RemoteTag != ""
+	if heard && !moving {
 		if cancelled, err := a.send(context.Background(), cancelOf(req), d); err == nil {
 			time.AfterFunc(byeWait, cancelled.Terminate)
 			go drain(cancelled)
@@ -475,7 +477,10 @@ func (a *agent) abandon(tx sip.ClientTransaction, req *sip.Request, d dialog, he
 		for {
 			select {
 			case res := <-tx.Responses():
-				if res.IsSuccess() {
+				switch {
+				case res.IsSuccess() && moving:
+					a.ack(d, tx)
+				case res.IsSuccess():
 					a.hangUpLate(res, d, tx)
 				}
 				if !res.IsProvisional() {
@@ -745,10 +750,14 @@ func (a *agent) succeed(req provider.Attach, at *attachment, run uint64, d dialo
 	a.metrics.invites.WithLabelValues(outcome).Inc()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.channels[at.channel] != at || at.run != run || at.dialog == nil || at.dialog.CallID != d.CallID {
-		return // detached, or hung up and told so
+	if a.channels[at.channel] != at || at.run != run {
+		return // detached
 	}
 	at.attempt = nil
+	if at.dialog == nil || at.dialog.CallID != d.CallID {
+		a.emit(provider.AttachFailed{Channel: req.Channel, Peer: hostOfURI(d.Target), Err: errHungUp, Gone: true})
+		return
+	}
 	a.emit(provider.Attached{
 		Channel: req.Channel, Endpoint: d.endpoint(), Remote: agreed.Remote,
 		Codec: agreed.Codec, PayloadType: agreed.PayloadType, Mux: agreed.Mux, Dialog: d.encode(),
