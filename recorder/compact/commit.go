@@ -65,13 +65,15 @@ func (c *Compactor) flush() error {
 	for _, ch := range c.state.Channels {
 		for _, t := range ch.Tracks {
 			t.locate()
+			moved := t.run.Arrival != t.saved // then the state in its open segments is old
+			t.saved = t.run.Arrival
 			var run []byte
 			for _, r := range t.Regions {
 				s := r.Seg
 				if s == nil {
 					continue
 				}
-				if !s.dirty {
+				if !s.dirty && !moved {
 					s.w.Release()
 					continue
 				}

@@ -30,7 +30,8 @@ type channel struct {
 type track struct {
 	Regions []*region // in order of time, not overlapping; the last is being filled
 
-	run *rtpstream.Run
+	run   *rtpstream.Run
+	saved rtpstream.Wall // the run's Arrival at the last commit
 }
 
 // region is a stretch of a run inside one slot that is kept or not as a whole.

@@ -1,0 +1,625 @@
+package playback_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mewkiz/flac"
+	"github.com/pion/rtp"
+	"golang.org/x/sync/errgroup"
+	"pgregory.net/rapid"
+
+	"tandem/internal/call"
+	"tandem/internal/media"
+	"tandem/recorder/catalog"
+	"tandem/recorder/compact"
+	"tandem/recorder/journal"
+	"tandem/recorder/playback"
+)
+
+type tester interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+// floor is a recorder without sockets: a real journal, compactor and catalog,
+// fed by the test, beside a model of what each line said.
+type floor struct {
+	t      tester
+	dir    string
+	cat    *catalog.Catalog
+	w      *journal.Writer
+	boot   int
+	stop   func()
+	cfg    compact.Config
+	c      *compact.Compactor
+	player *playback.Player
+	base   time.Time
+	lines  []*line
+}
+
+// line is a channel; said is all of its samples since the floor's base.
+type line struct {
+	journal.Channel
+	seq  uint16
+	rnd  *rand.Rand
+	said []byte
+	gaps []gap
+}
+
+// gap is in samples.
+type gap struct {
+	from, to int
+	cause    call.Cause
+}
+
+func newFloor(t tester, dir string, slot time.Duration) *floor {
+	t.Helper()
+	f := &floor{t: t, dir: dir, base: time.Now().UTC().Truncate(time.Second)}
+	var err error
+	if f.cat, err = catalog.Open(context.Background(), filepath.Join(dir, "catalog.db")); err != nil {
+		t.Fatal(err)
+	}
+	f.cfg = compact.DefaultConfig()
+	f.cfg.Journal, f.cfg.Media, f.cfg.Slot, f.cfg.KeepAll = filepath.Join(dir, "journal"), filepath.Join(dir, "media"), slot, true
+	f.c = compact.New(f.cfg, f.cat)
+	f.player = playback.New(playback.Config{Journal: f.cfg.Journal, Media: f.cfg.Media}, f.cat)
+	f.start()
+	return f
+}
+
+// start boots the recorder.
+func (f *floor) start() {
+	f.boot++
+	cfg := journal.DefaultConfig()
+	cfg.Boot, cfg.FileSize, cfg.BlockSize, cfg.QueueSize, cfg.SyncInterval = fmt.Sprint(f.boot), 1<<20, 128<<10, 1<<20, time.Hour
+	w, err := journal.Open(f.cfg.Journal, cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	f.w = w
+	f.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func (f *floor) close() {
+	f.stop()
+	f.cat.Close()
+}
+
+func (f *floor) line(id call.ChannelID, codec media.Codec) *line {
+	num := uint32(len(f.lines) + 1)
+	l := &line{Channel: journal.Channel{Num: num, ID: id, Copy: call.CopyA, Codec: codec, PayloadType: codec.PayloadType(), Opened: f.base},
+		seq: 65500, rnd: rand.New(rand.NewPCG(2, uint64(num)))}
+	f.lines = append(f.lines, l)
+	f.note(journal.Note{Opened: &l.Channel})
+	return l
+}
+
+func (f *floor) note(n journal.Note) {
+	err := journal.ErrFull
+	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, journal.ErrFull) && time.Now().Before(deadline); {
+		runtime.Gosched()
+		err = f.w.Note(n)
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// packet is what a line sends next, and when.
+func (f *floor) packet(l *line) (arrival time.Time, datagram []byte) {
+	payload := make([]byte, 160)
+	for i := range payload {
+		payload[i] = byte(l.rnd.Uint32())
+	}
+	p := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: l.PayloadType, SequenceNumber: l.seq, SSRC: l.Num, Timestamp: 1<<32 - 5000 + uint32(len(l.said))}, Payload: payload}
+	datagram, err := p.Marshal()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	arrival = f.at(len(l.said))
+	l.seq++
+	l.said = append(l.said, payload...)
+	return arrival, datagram
+}
+
+func (f *floor) at(sample int) time.Time {
+	return f.base.Add(time.Duration(sample) * 125 * time.Microsecond)
+}
+
+func (f *floor) talk(l *line, n int) {
+	for n > 0 {
+		d := f.w.Draft(0)
+		if d == nil {
+			runtime.Gosched()
+			continue
+		}
+		for ; n > 0; n-- {
+			arrival, datagram := f.packet(l)
+			if !d.Add(l.Num, arrival.UnixNano(), datagram) {
+				f.t.Fatal("a block is too small")
+			}
+			if n%500 == 1 {
+				n--
+				break
+			}
+		}
+		f.w.Append(d)
+	}
+}
+
+func (f *floor) silence(l *line, n int) {
+	l.said = append(l.said, bytes.Repeat([]byte{l.Codec.Silence()}, n)...)
+}
+
+func (f *floor) lose(l *line, n int) {
+	from := len(l.said)
+	f.silence(l, 160*n)
+	l.seq += uint16(n)
+	l.gaps = append(l.gaps, gap{from, len(l.said), call.CauseLoss})
+}
+
+// reboot kills and restarts the recorder while a line sends n packets.
+func (f *floor) reboot(l *line, n int) {
+	f.stop()
+	f.lose(l, n)
+	l.gaps[len(l.gaps)-1].cause = call.CauseInterrupted
+	f.start()
+	for _, l := range f.lines {
+		f.note(journal.Note{Opened: &l.Channel})
+	}
+}
+
+func (f *floor) rotate() {
+	f.t.Helper()
+	if err := f.w.Rotate(context.Background()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *floor) compact() {
+	f.t.Helper()
+	f.rotate()
+	if _, err := f.c.Step(context.Background()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// written waits until everything appended is in the journal's file.
+func (f *floor) written() {
+	for deadline := time.Now().Add(10 * time.Second); f.w.Queue() > 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			f.t.Fatal("the journal is not written")
+		}
+	}
+}
+
+func (f *floor) export(r playback.Request) (playback.Header, playback.Trailer, []byte) {
+	f.t.Helper()
+	f.written()
+	e, err := f.player.Export(context.Background(), r)
+	if err != nil {
+		f.t.Fatalf("%+v: %v", r, err)
+	}
+	defer e.Close()
+	var out bytes.Buffer
+	trailer, err := e.Write(context.Background(), &out)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if e.Header.Size > 0 && e.Header.Size != int64(out.Len()) {
+		f.t.Fatalf("%d bytes announced, %d written", e.Header.Size, out.Len())
+	}
+	if sum := sha256.Sum256(out.Bytes()); trailer.SHA256 != hex.EncodeToString(sum[:]) {
+		f.t.Fatal("the trailer's hash is not that of the file")
+	}
+	return e.Header, trailer, out.Bytes()
+}
+
+func (f *floor) wav(r playback.Request) (playback.Header, playback.Trailer, media.WAVFormat, []byte) {
+	f.t.Helper()
+	h, tr, file := f.export(r)
+	format, data, err := media.ReadWAV(bytes.NewReader(file))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return h, tr, format, data
+}
+
+func (f *floor) window(from, to int) catalog.Window {
+	return catalog.Window{From: f.at(from), To: f.at(to)}
+}
+
+// Wherever the samples are, in sealed segments, open ones or the journal, an
+// export holds exactly them, and its gaps are exactly what was lost.
+func TestExportAgainstModel(t *testing.T) {
+	dir, n := memory(t), 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		own := filepath.Join(dir, fmt.Sprint(n))
+		if err := os.Mkdir(own, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		f := newFloor(t, own, rapid.SampledFrom([]time.Duration{10 * time.Second, 24 * time.Hour}).Draw(t, "slot"))
+		defer os.RemoveAll(own)
+		defer f.close()
+		l, other := f.line("a", media.PCMU), f.line("b", media.PCMA)
+		f.talk(l, 3)
+		t.Repeat(map[string]func(*rapid.T){
+			"talk": func(t *rapid.T) {
+				f.talk(l, rapid.IntRange(1, 400).Draw(t, "packets"))
+				f.talk(other, 5)
+			},
+			"silence": func(t *rapid.T) {
+				f.silence(l, rapid.IntRange(1, 200_000).Draw(t, "samples"))
+				f.talk(l, 1)
+			},
+			"lose": func(t *rapid.T) {
+				f.lose(l, rapid.IntRange(1, 300).Draw(t, "packets"))
+				f.talk(l, 1)
+			},
+			"reboot": func(t *rapid.T) {
+				f.reboot(l, rapid.IntRange(1, 300).Draw(t, "packets"))
+				f.talk(l, 1)
+			},
+			"rotate":  func(*rapid.T) { f.rotate() },
+			"compact": func(*rapid.T) { f.compact() },
+			"export": func(t *rapid.T) {
+				from := rapid.IntRange(0, len(l.said)-1).Draw(t, "from")
+				to := rapid.IntRange(from+1, len(l.said)).Draw(t, "to")
+				h, trailer, format, data := f.wav(playback.Request{Channel: l.ID, Window: f.window(from, to)})
+				if format.Codec != media.PCMU || h.Codec != media.PCMU || !h.Start.Equal(f.at(from)) {
+					t.Fatalf("%v, %+v", format, h)
+				}
+				if !bytes.Equal(data, l.said[from:to]) {
+					t.Fatalf("[%d,%d): %s", from, to, difference(data, l.said[from:to]))
+				}
+				f.wantGaps(l, trailer.Gaps, from, to)
+			},
+		})
+	})
+}
+
+func (f *floor) wantGaps(l *line, got []catalog.Gap, from, to int) {
+	f.t.Helper()
+	var want []gap
+	for _, g := range l.gaps {
+		if a, b := max(g.from, from), min(g.to, to); a < b {
+			want = append(want, gap{a, b, g.cause})
+		}
+	}
+	same := slices.EqualFunc(got, want, func(g catalog.Gap, w gap) bool {
+		return g.Cause == w.cause && g.From.Sub(f.at(w.from)).Abs() < time.Millisecond && g.To.Sub(f.at(w.to)).Abs() < time.Millisecond
+	})
+	if !same {
+		f.t.Fatalf("gaps %v, want samples %v of %v", got, want, f.base)
+	}
+}
+
+func difference(got, want []byte) string {
+	if len(got) != len(want) {
+		return fmt.Sprintf("%d samples, want %d", len(got), len(want))
+	}
+	i := 0
+	for i < len(got) && got[i] == want[i] {
+		i++
+	}
+	return fmt.Sprintf("differs from sample %d of %d", i, len(got))
+}
+
+// memory is a folder where syncing costs nothing.
+func memory(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "tandem")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// While the compactor moves audio from the journal to segments, and seals
+// them, every export holds everything that was said before it was asked for.
+func TestExportWhileCompacting(t *testing.T) {
+	f := newFloor(t, memory(t), 10*time.Second)
+	defer f.close()
+	l := f.line("a", media.PCMU)
+	f.talk(l, 500)
+	f.written()
+	var g errgroup.Group
+	done := make(chan struct{})
+	g.Go(func() error {
+		defer close(done)
+		for range 40 {
+			if err := f.w.Rotate(context.Background()); err != nil {
+				return err
+			}
+			if _, err := f.c.Step(context.Background()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	exports := 0
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		f.talk(l, 50)
+		_, _, _, data := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
+		if !bytes.Equal(data, l.said) {
+			t.Fatal(difference(data, l.said))
+		}
+		exports++
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d exports", exports)
+}
+
+func (f *floor) put(legs ...catalog.Leg) {
+	f.t.Helper()
+	if err := f.cat.PutRecords(context.Background(), []catalog.Call{{ID: "c", Start: f.base}}, legs, nil); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *floor) attach(l *line, sources ...string) {
+	f.t.Helper()
+	err := f.cat.PutAttachments(context.Background(), []catalog.Attachment{{Num: l.Num, Channel: l.ID, Copy: l.Copy, Sources: sources, Codec: l.Codec, Opened: f.base}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A leg comes from the channel that holds most of it, among equals from the
+// one that mixes fewest sources; still recording, it ends where the audio does.
+func TestLeg(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	mixed, alone, holed := f.line("mixed", media.PCMU), f.line("alone", media.PCMA), f.line("holed", media.PCMU)
+	f.attach(mixed, "HS.L", "HS.R", "SPK.1")
+	f.attach(alone, "HS.L", "HS.R")
+	f.attach(holed, "HS.L")
+	f.talk(mixed, 300)
+	f.talk(alone, 300)
+	f.talk(holed, 100)
+	f.lose(holed, 100)
+	f.talk(holed, 100)
+	leg := catalog.Leg{ID: "l", Call: "c", Start: f.at(1234), Channels: []string{"mixed", "alone", "holed", "absent"}}
+	f.put(leg)
+	for _, stage := range []string{"in the journal", "in segments"} {
+		h, trailer, _, data := f.wav(playback.Request{Leg: "l"})
+		if !slices.Equal(h.Channels, []call.ChannelID{"alone"}) || !bytes.Equal(data, alone.said[1234:]) || trailer.Gaps != nil {
+			t.Errorf("%s: %v, %s, gaps %v", stage, h.Channels, difference(data, alone.said[1234:]), trailer.Gaps)
+		}
+		f.compact()
+	}
+	leg.End = f.at(30000)
+	f.put(leg)
+	if _, _, _, data := f.wav(playback.Request{Call: "c"}); !bytes.Equal(data, alone.said[1234:30000]) {
+		t.Error(difference(data, alone.said[1234:30000]))
+	}
+	parts, err := f.player.Parts(t.Context(), leg)
+	if err != nil || len(parts) != 1 || parts[0].Channel != "alone" || !parts[0].To.Equal(leg.End) || len(parts[0].Segments) == 0 {
+		t.Errorf("%+v, %v", parts, err)
+	}
+}
+
+// A call's legs are mixed to linear samples, each where it was in time; two
+// legs on one channel are heard once; FLAC holds the same.
+func TestCallIsMixed(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	a, b := f.line("a", media.PCMU), f.line("b", media.PCMA)
+	f.talk(a, 200)
+	f.talk(b, 200)
+	f.put(
+		catalog.Leg{ID: "l1", Call: "c", Start: f.at(1600), End: f.at(16000), Channels: []string{"a"}},
+		catalog.Leg{ID: "l2", Call: "c", Start: f.at(3200), End: f.at(20000), Channels: []string{"a"}},
+		catalog.Leg{ID: "l3", Call: "c", Start: f.at(8000), End: f.at(32000), Channels: []string{"b"}},
+	)
+	var want []int16
+	for i := 1600; i < 32000; i++ {
+		v := int32(0)
+		if i < 20000 {
+			v += int32(a.Codec.ToLinear(a.said[i]))
+		}
+		if i >= 8000 {
+			v += int32(b.Codec.ToLinear(b.said[i]))
+		}
+		want = append(want, int16(min(max(v, -32768), 32767)))
+	}
+	h, _, format, data := f.wav(playback.Request{Call: "c"})
+	got := make([]int16, len(data)/2)
+	if err := binary.Read(bytes.NewReader(data), binary.LittleEndian, got); err != nil {
+		t.Fatal(err)
+	}
+	if format != (media.WAVFormat{SampleRate: 8000}) || h.Codec != "" || !slices.Equal(got, want) {
+		t.Errorf("%v %+v, %d samples, want %d", format, h, len(got), len(want))
+	}
+	h, _, file := f.export(playback.Request{Call: "c", Format: playback.FLAC})
+	if decoded := decodeFLAC(t, file); !slices.Equal(decoded, want) || h.Size != 0 {
+		t.Errorf("FLAC holds %d samples, want %d", len(decoded), len(want))
+	}
+}
+
+func decodeFLAC(t *testing.T, file []byte) (samples []int16) {
+	t.Helper()
+	stream, err := flac.New(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := stream.ParseNext()
+		if err == io.EOF {
+			return samples
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range frame.Subframes[0].Samples {
+			samples = append(samples, int16(v))
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	f.put(catalog.Leg{ID: "silent", Call: "c", Start: f.base, End: f.base.Add(time.Second), Channels: []string{"none"}})
+	for _, c := range []struct {
+		r    playback.Request
+		want error
+	}{
+		{playback.Request{}, playback.ErrRequest},
+		{playback.Request{Call: "c", Leg: "l"}, playback.ErrRequest},
+		{playback.Request{Call: "c", Format: "mp3"}, playback.ErrRequest},
+		{playback.Request{Call: "nobody"}, catalog.ErrNotFound},
+		{playback.Request{Leg: "silent"}, playback.ErrNoMedia},
+		{playback.Request{Channel: "none", Window: f.window(0, 8000)}, playback.ErrNoMedia},
+	} {
+		if _, err := f.player.Export(t.Context(), c.r); !errors.Is(err, c.want) {
+			t.Errorf("%+v: %v, want %v", c.r, err, c.want)
+		}
+	}
+}
+
+func TestVerify(t *testing.T) {
+	whole := func(t *testing.T, f *floor, path string, s catalog.Segment) {}
+	edit := func(change func([]byte) []byte) func(*testing.T, *floor, string, catalog.Segment) {
+		return func(t *testing.T, _ *floor, path string, _ catalog.Segment) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, change(b), 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	row := func(change func(*catalog.Segment)) func(*testing.T, *floor, string, catalog.Segment) {
+		return func(t *testing.T, f *floor, _ string, s catalog.Segment) {
+			number, state, err := f.cat.Compacted(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(&s)
+			if err := f.cat.Commit(t.Context(), catalog.Compaction{Segments: []catalog.Segment{s}, Number: number, State: state}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		damage func(t *testing.T, f *floor, path string, s catalog.Segment)
+		want   []string
+		deep   []string // beside want
+	}{
+		{"nothing", whole, nil, nil},
+		{"a flipped bit", edit(func(b []byte) []byte { b[1000] ^= 1; return b }), nil, []string{playback.WrongHash}},
+		{"audio in a gap", edit(func(b []byte) []byte { b[58+160*55] = 0; return b }), nil, []string{playback.WrongHash, playback.Unexplained}},
+		{"cut short", edit(func(b []byte) []byte { return b[:len(b)-1] }), []string{playback.WrongSize}, []string{playback.WrongHash}},
+		{"header", edit(func(b []byte) []byte { b[54]++; return b }), []string{playback.WrongLength}, []string{playback.WrongHash}},
+		{"gone", func(t *testing.T, _ *floor, path string, _ catalog.Segment) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{playback.MissingFile}, nil},
+		{"loss without a gap", row(func(s *catalog.Segment) { s.Gaps = nil }), []string{playback.Unexplained}, nil},
+		{"a gap elsewhere", row(func(s *catalog.Segment) { s.Gaps[0].From = s.Start.Add(-time.Hour) }), []string{playback.Unexplained}, []string{playback.Unexplained}},
+		{"no hash", row(func(s *catalog.Segment) { s.SHA256 = "" }), []string{playback.WrongHash}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFloor(t, t.TempDir(), 24*time.Hour)
+			defer f.close()
+			l := f.line("a", media.PCMU)
+			f.talk(l, 50)
+			f.lose(l, 10)
+			f.talk(l, 50)
+			f.note(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.at(len(l.said)), Cause: "logged_off"}})
+			still := f.line("b", media.PCMA)
+			f.talk(still, 50)
+			f.compact()
+			segments, err := f.cat.Segments(t.Context(), l.ID, catalog.Window{})
+			if err != nil || len(segments) != 1 || !segments[0].Sealed {
+				t.Fatalf("%+v, %v", segments, err)
+			}
+			c.damage(t, f, filepath.Join(f.cfg.Media, segments[0].File), segments[0])
+			for _, deep := range []bool{false, true} {
+				var got []string
+				steps := 0
+				v, err := f.player.Verify(t.Context(), catalog.Window{}, deep, func(x playback.Finding) error {
+					got = append(got, x.What)
+					if x.Segment != segments[0].ID || x.Text == "" {
+						t.Errorf("%+v", x)
+					}
+					return nil
+				}, func(done, total int) error { steps++; return nil })
+				want := c.want
+				if deep {
+					want = append(slices.Clone(c.want), c.deep...)
+				}
+				if err != nil || !slices.Equal(got, want) || v.Findings != len(want) || v.Segments != 2 || steps != 2 {
+					t.Errorf("deep %v: found %v, want %v; %+v, %v", deep, got, want, v, err)
+				}
+				if c.name == "nothing" && (v.Gap != 200*time.Millisecond || v.Recorded != 3*time.Second) {
+					t.Errorf("%+v", v)
+				}
+			}
+		})
+	}
+}
+
+// Others can read what is exported.
+func TestOtherProgramsReadExports(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	l := f.line("a", media.PCMU)
+	f.talk(l, 500)
+	for _, format := range []playback.Format{playback.WAV, playback.FLAC} {
+		_, _, file := f.export(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said)), Format: format})
+		path := filepath.Join(t.TempDir(), "x."+string(format))
+		if err := os.WriteFile(path, file, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		for _, program := range [][]string{
+			{"ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", path},
+			{"soxi", "-D", path},
+		} {
+			if _, err := exec.LookPath(program[0]); err != nil {
+				t.Logf("%s is not installed: not tried", program[0])
+				continue
+			}
+			out, err := exec.Command(program[0], program[1:]...).CombinedOutput()
+			if err != nil || string(bytes.TrimSpace(out)) != "10.000000" {
+				t.Errorf("%s says %q of the %s, %v", program[0], out, format, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,277 @@
+package playback
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"time"
+
+	"tandem/internal/call"
+	"tandem/recorder/catalog"
+	"tandem/recorder/journal"
+	"tandem/recorder/rtpstream"
+)
+
+// tail is the part of the journal that was not compacted when it was opened.
+// It stays readable when the compactor removes its files.
+type tail struct {
+	files   []journal.File
+	readers []*journal.Reader
+}
+
+func openTail(dir string) (*tail, error) {
+	files, err := journal.Files(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &tail{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := &tail{}
+	for _, f := range files {
+		r, err := journal.OpenFile(f.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // compacted since it was listed
+		}
+		if err != nil {
+			t.close()
+			return nil, err
+		}
+		t.files, t.readers = append(t.files, f), append(t.readers, r)
+	}
+	return t, nil
+}
+
+func (t *tail) close() {
+	for _, r := range t.readers {
+		r.Close()
+	}
+}
+
+// forget closes the files that are compacted.
+func (t *tail) forget(number uint64) {
+	for len(t.files) > 0 && t.files[0].Number <= number {
+		t.readers[0].Close()
+		t.files, t.readers = t.files[1:], t.readers[1:]
+	}
+}
+
+// blocks yields every whole block. Damage is the compactor's to report.
+func (t *tail) blocks(yield func(*journal.Block) error) error {
+	for _, r := range t.readers {
+		for {
+			b, err := r.Next()
+			var damage *journal.CorruptError
+			if errors.As(err, &damage) {
+				if _, err = r.Resync(); err == nil {
+					continue
+				}
+			}
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if err := yield(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// listener follows one channel through the tail, as the compactor will.
+type listener struct {
+	channel call.ChannelID
+	boot    string
+	last    rtpstream.Wall
+	parser  rtpstream.Parser
+	heard   map[uint32]*attachment
+	chains  []*chain // in the order they began
+	fresh   []fresh
+	holes   []lost
+	gaps    []catalog.Gap // between runs
+}
+
+// fresh is a chain that begins in the tail.
+type fresh struct {
+	*chain
+	run *rtpstream.Run
+}
+
+// lost is a hole in a chain.
+type lost struct {
+	*chain
+	rtpstream.Hole
+}
+
+// attachment is one stay of the channel.
+type attachment struct {
+	about  journal.Channel
+	stream rtpstream.Stream
+	chains map[*rtpstream.Run]*chain
+}
+
+func newListener(channel call.ChannelID, chains []*chain) *listener {
+	return &listener{channel: channel, heard: map[uint32]*attachment{}, chains: chains}
+}
+
+func (l *listener) attachment(num uint32) *attachment {
+	a := l.heard[num]
+	if a == nil {
+		a = &attachment{about: journal.Channel{Num: num}, chains: map[*rtpstream.Run]*chain{}}
+		l.heard[num] = a
+	}
+	return a
+}
+
+// resume goes on with the run of an open segment.
+func (l *listener) resume(s catalog.Segment, c *chain) error {
+	run := &rtpstream.Run{}
+	if err := json.Unmarshal(s.State, run); err != nil {
+		return fmt.Errorf("resume segment %s: %w", s.ID, err)
+	}
+	a := l.attachment(s.Num)
+	l.last = max(l.last, run.Arrival)
+	a.stream.Edge = max(a.stream.Edge, rtpstream.WallOf(s.End))
+	same := func(r *rtpstream.Run) bool { return r.SSRC == run.SSRC && r.Began == run.Began }
+	if i := slices.IndexFunc(a.stream.Runs, same); i >= 0 { // two segments of one run, as at the end of a slot
+		a.chains[a.stream.Runs[i]] = c
+		return nil
+	}
+	a.stream.Runs = append(a.stream.Runs, run)
+	slices.SortFunc(a.stream.Runs, func(x, y *rtpstream.Run) int { return int(x.Began - y.Began) })
+	a.chains[run] = c
+	return nil
+}
+
+// follow takes the whole tail in and returns what is missing from it.
+func (l *listener) follow(t *tail) ([]catalog.Gap, error) {
+	err := t.blocks(func(b *journal.Block) error {
+		for _, n := range b.Notes {
+			l.note(n)
+		}
+		var a *attachment
+		for p := range b.Packets {
+			if a == nil || a.about.Num != p.Num {
+				if a = l.heard[p.Num]; a == nil || a.about.ID == "" {
+					a = nil
+					continue
+				}
+			}
+			l.last = max(l.last, rtpstream.Wall(p.Arrival))
+			if packet, ok := l.parser.Parse(p.Data, a.about.Codec, a.about.PayloadType); ok {
+				l.take(a)(a.stream.Push(packet, rtpstream.Wall(p.Arrival)))
+			}
+		}
+		return nil
+	})
+	for _, a := range l.heard {
+		l.take(a)(a.stream.Finish())
+	}
+	for _, c := range l.fresh { // now the anchor has seen all there is
+		if len(c.parts) > 0 {
+			first, end := c.extent()
+			c.marks = nil
+			c.mark(first, c.run.Anchor.Wall(first).Time())
+			c.mark(end, c.run.Anchor.Wall(end).Time())
+		}
+	}
+	for _, h := range l.holes {
+		l.gaps = append(l.gaps, catalog.Gap{From: h.wall(h.From), To: h.wall(h.To), Cause: h.Cause})
+	}
+	return l.gaps, err
+}
+
+func (l *listener) note(n journal.Note) {
+	switch {
+	case n.Started != nil:
+		if l.boot != "" && n.Started.Boot != l.boot || l.boot == "" && !n.Started.Continued {
+			for _, a := range l.heard {
+				a.stream.Interrupt(l.last)
+			}
+		}
+		l.boot = n.Started.Boot
+	case n.Opened != nil && n.Opened.ID == l.channel:
+		l.attachment(n.Opened.Num).about = *n.Opened
+	case n.Updated != nil && n.Updated.ID == l.channel:
+		l.attachment(n.Updated.Num).about = *n.Updated
+	case n.Closed != nil:
+		if a := l.heard[n.Closed.Num]; a != nil {
+			l.take(a)(a.stream.Finish())
+		}
+	case n.Dropped != nil && n.Dropped.Cause == call.CauseDisk:
+		if a := l.heard[n.Dropped.Num]; a != nil {
+			a.stream.Drop(rtpstream.Drop{From: rtpstream.WallOf(n.Dropped.From), To: rtpstream.WallOf(n.Dropped.To)})
+		}
+	case n.Reported != nil:
+		if a := l.heard[n.Reported.Num]; a != nil {
+			a.stream.Report(n.Reported.SSRC, n.Reported.RTP, rtpstream.WallOfNTP(n.Reported.NTP))
+		}
+	}
+}
+
+// take takes what a stream says.
+func (l *listener) take(a *attachment) func([]rtpstream.Placed, []*rtpstream.Run) {
+	return func(placed []rtpstream.Placed, ended []*rtpstream.Run) {
+		for _, p := range placed {
+			c := l.chain(a, p.Run)
+			if p.Verdict != rtpstream.Duplicate {
+				c.hear(p.At, p.Payload)
+			}
+			l.book(c, p.Run, false)
+		}
+		for _, run := range ended {
+			l.book(l.chain(a, run), run, true)
+		}
+	}
+}
+
+// chain is where a run's packets go: on with its open segment, or a new one.
+func (l *listener) chain(a *attachment, run *rtpstream.Run) *chain {
+	c := a.chains[run]
+	if c == nil {
+		c = &chain{num: a.about.Num, ssrc: run.SSRC, codec: run.Codec}
+		a.chains[run] = c
+		l.chains, l.fresh = append(l.chains, c), append(l.fresh, fresh{c, run})
+		if h := run.Head; h != nil {
+			l.gaps = append(l.gaps, catalog.Gap{From: h.Start.Time(), To: h.End.Time(), Cause: h.Cause})
+		}
+	}
+	return c
+}
+
+// book notes the gaps of a run.
+func (l *listener) book(c *chain, run *rtpstream.Run, all bool) {
+	if len(run.Pending) == 1 {
+		return
+	}
+	for _, h := range run.Settle(nil, all) {
+		if !h.Silence() {
+			l.holes = append(l.holes, lost{c, h})
+		}
+	}
+}
+
+// since is a time before everything in the tail arrived; zero when that is
+// not known.
+func (t *tail) since() time.Time {
+	const waited = time.Minute // in socket buffers while nobody wrote
+	if len(t.readers) == 0 {
+		return time.Time{}
+	}
+	r, err := journal.OpenFile(t.files[0].Path)
+	if err != nil {
+		return time.Time{}
+	}
+	defer r.Close()
+	b, err := r.Next()
+	if err != nil || len(b.Notes) == 0 || b.Notes[0].Started == nil {
+		return time.Time{}
+	}
+	return b.Notes[0].Started.At.Add(-waited)
+}

@@ -1,0 +1,283 @@
+// Package playback gives recorded audio back: stitched from segments and from
+// what the journal holds and no segment does yet, with what is missing named.
+// It changes nothing and may run beside the recorder at any time.
+package playback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"tandem/internal/call"
+	"tandem/internal/media"
+	"tandem/recorder/catalog"
+)
+
+// Config says where a recorder keeps things.
+type Config struct {
+	Journal string
+	Media   string
+}
+
+// Player plays what one recorder holds. It is safe for concurrent use.
+type Player struct {
+	cfg Config
+	cat *catalog.Catalog
+}
+
+// New makes a player.
+func New(cfg Config, cat *catalog.Catalog) *Player { return &Player{cfg, cat} }
+
+// ErrNoMedia is an interval of which nothing was recorded.
+var ErrNoMedia = errors.New("no media recorded")
+
+// Timeline is the audio of one channel in an interval, sample after sample.
+// It is not safe for concurrent use. Close it.
+type Timeline struct {
+	Channel call.ChannelID
+	Start   time.Time
+	End     time.Time
+	Samples int64
+	Codec   media.Codec // of all of it; empty when it changed on the way
+	Gaps    []catalog.Gap
+	Covered time.Duration // not missing: recorded, or known to be silence
+
+	spans []span
+	files []*file
+}
+
+// span is a stretch of a timeline taken from one chain.
+type span struct {
+	at, n int64 // samples of the timeline
+	chain *chain
+	ts    int64 // of the first
+
+	from, to time.Time
+}
+
+// Close lets go of the files.
+func (t *Timeline) Close() {
+	for _, f := range t.files {
+		f.close()
+	}
+}
+
+// Timeline stitches an interval of a channel; a window that has not ended
+// lasts as long as there is audio. It returns ErrNoMedia when there is none.
+func (p *Player) Timeline(ctx context.Context, channel call.ChannelID, w catalog.Window) (*Timeline, error) {
+	t, err := p.timeline(ctx, channel, w)
+	if err != nil {
+		return nil, fmt.Errorf("play channel %s: %w", channel, err)
+	}
+	return t, nil
+}
+
+func (p *Player) timeline(ctx context.Context, channel call.ChannelID, w catalog.Window) (*Timeline, error) {
+	segments, rest, err := p.snapshot(ctx, channel, w)
+	if err != nil {
+		return nil, err
+	}
+	defer rest.close()
+	t := &Timeline{Channel: channel}
+	all, of := join(segments, func(s catalog.Segment) source {
+		f := &file{path: filepath.Join(p.cfg.Media, filepath.FromSlash(s.File))}
+		t.files = append(t.files, f)
+		return f
+	})
+	l := newListener(channel, all)
+	for _, s := range segments {
+		t.Gaps = append(t.Gaps, s.Gaps...)
+		if c := of[s.ID]; c != nil && len(s.State) > 0 {
+			if err := l.resume(s, c); err != nil {
+				return nil, err
+			}
+		}
+	}
+	gaps, err := l.follow(rest)
+	if err != nil {
+		return nil, err
+	}
+	t.Gaps = append(t.Gaps, gaps...)
+	if !t.stitch(l.chains, w) {
+		return nil, ErrNoMedia
+	}
+	t.Gaps = clip(t.Gaps, t.Start, t.End)
+	t.cover()
+	return t, nil
+}
+
+// snapshot reads the catalog's segments and opens the journal that follows
+// them. The journal is opened first, so that a commit between the two loses
+// nothing; and the catalog is read again until no commit was between.
+func (p *Player) snapshot(ctx context.Context, channel call.ChannelID, w catalog.Window) ([]catalog.Segment, *tail, error) {
+	const around = time.Hour // what lies on both sides of a silence tells that it was one
+	wide := catalog.Window{From: w.From.Add(-around)}
+	if !w.To.IsZero() {
+		wide.To = w.To.Add(around)
+	}
+	for {
+		rest, err := openTail(p.cfg.Journal)
+		if err != nil {
+			return nil, nil, err
+		}
+		number, _, err := p.cat.Compacted(ctx)
+		if err != nil {
+			rest.close()
+			return nil, nil, err
+		}
+		segments, err := p.cat.Segments(ctx, channel, wide)
+		if err != nil {
+			rest.close()
+			return nil, nil, err
+		}
+		again, _, err := p.cat.Compacted(ctx)
+		if err != nil {
+			rest.close()
+			return nil, nil, err
+		}
+		if again != number {
+			rest.close()
+			continue
+		}
+		rest.forget(number)
+		if since := rest.since(); !wide.To.IsZero() && wide.To.Before(since) {
+			rest.forget(math.MaxUint64)
+		}
+		return segments, rest, nil
+	}
+}
+
+// stitch lays chains one behind the other. Inside a chain RTP timestamps
+// count; from one chain to the next, the wall clock.
+func (t *Timeline) stitch(all []*chain, w catalog.Window) bool {
+	type piece struct {
+		*chain
+		from, to time.Time
+	}
+	var pieces []piece
+	for _, c := range all {
+		if len(c.parts) == 0 {
+			continue
+		}
+		first, end := c.extent()
+		p := piece{c, c.wall(first), c.wall(end)}
+		if p.to.After(w.From) && (w.To.IsZero() || p.from.Before(w.To)) {
+			pieces = append(pieces, p)
+		}
+	}
+	if len(pieces) == 0 {
+		return false
+	}
+	slices.SortStableFunc(pieces, func(a, b piece) int { return a.from.Compare(b.from) })
+	end := w.To
+	if end.IsZero() {
+		for _, p := range pieces {
+			if p.to.After(end) {
+				end = p.to
+			}
+		}
+	}
+	t.Start, t.End, t.Codec = w.From, end, pieces[0].codec
+	now := w.From // everything before it is laid
+	for _, p := range pieces {
+		inside := slices.ContainsFunc(pieces, func(o piece) bool { // a stray stream beside the true one
+			return o.chain != p.chain && o.from.Before(p.from) && p.to.Before(o.to)
+		})
+		from, to := later(p.from, now), earlier(p.to, end)
+		if inside || !from.Before(to) {
+			continue
+		}
+		if p.codec != t.Codec {
+			t.Codec = ""
+		}
+		t.Samples += p.units(from.Sub(now)) // silence
+		ts := p.timestamp(from)
+		n := p.timestamp(to) - ts
+		t.spans = append(t.spans, span{t.Samples, n, p.chain, ts, from, to})
+		t.Samples += n
+		now = to
+	}
+	t.Samples += pieces[0].units(end.Sub(now))
+	return len(t.spans) > 0
+}
+
+// cover measures what is there: the spans without the gaps in them.
+func (t *Timeline) cover() {
+	for _, s := range t.spans {
+		t.Covered += s.to.Sub(s.from)
+		for _, g := range t.Gaps {
+			if from, to := later(g.From, s.from), earlier(g.To, s.to); from.Before(to) {
+				t.Covered -= to.Sub(from)
+			}
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// clip returns the gaps inside [from, to), in order and joined where they touch.
+func clip(gaps []catalog.Gap, from, to time.Time) []catalog.Gap {
+	var out []catalog.Gap
+	slices.SortFunc(gaps, func(a, b catalog.Gap) int { return a.From.Compare(b.From) })
+	for _, g := range gaps {
+		g.From, g.To = later(g.From, from), earlier(g.To, to)
+		if n := len(out); n > 0 && g.From.Before(out[n-1].To) {
+			g.From = out[n-1].To
+		}
+		if g.From.Before(g.To) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// ReadAt fills p with samples as received from position at. Codec must not be
+// empty.
+func (t *Timeline) ReadAt(p []byte, at int64) error {
+	fill(p, t.Codec.Silence())
+	return t.each(at, int64(len(p)), func(s span, from, to int64) error {
+		return s.chain.readAt(p[from-at:to-at], s.ts+from-s.at)
+	})
+}
+
+// Mix adds the samples from position at, expanded to 16 bits, to dst.
+func (t *Timeline) Mix(dst []int32, at int64) error {
+	return t.each(at, int64(len(dst)), func(s span, from, to int64) error {
+		p := make([]byte, to-from)
+		if err := s.chain.readAt(p, s.ts+from-s.at); err != nil {
+			return err
+		}
+		for i, b := range p {
+			dst[from-at+int64(i)] += int32(s.chain.codec.ToLinear(b))
+		}
+		return nil
+	})
+}
+
+// each calls read for every stretch of [at, at+n) that a span covers.
+func (t *Timeline) each(at, n int64, read func(s span, from, to int64) error) error {
+	for _, s := range t.spans {
+		if from, to := max(at, s.at), min(at+n, s.at+s.n); from < to {
+			if err := read(s, from, to); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
