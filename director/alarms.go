@@ -73,8 +73,8 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 		}
 	}
 	for _, s := range f.sessions {
-		if s.refused != "" {
-			add("no_recorder", string(s.ID), critical, now, "%s at %s is not recorded: %s", cmp.Or(s.UserName, string(s.User)), s.Device, s.refused)
+		if s.refused != "" && now.Sub(s.refusedAt) >= placeGrace {
+			add("no_recorder", string(s.ID), critical, s.refusedAt, "%s at %s is not recorded: %s", cmp.Or(s.UserName, string(s.User)), s.Device, s.refused)
 		}
 	}
 	for _, ch := range f.channels {

@@ -20,11 +20,10 @@ const (
 	// gather is how long the channels of a logon are waited for, so that one
 	// decision places them all and one order opens them.
 	gather = 5 * time.Millisecond
-	// activationWait bounds how long unreachable recorders are waited for
-	// before the others are given orders.
-	activationWait = time.Second
 	// refusedRetry is the pause before a channel is offered again to a recorder that refused it.
 	refusedRetry = time.Second
+	// placeGrace is how long a turret may be without a recorder before that is an alarm.
+	placeGrace = time.Second
 	// placeRetry is the pause between attempts to place a turret that nobody could take.
 	placeRetry = 250 * time.Millisecond
 	// settled is how long a dialog must have lasted for its loss to be met at once.
@@ -81,10 +80,11 @@ type session struct {
 	orphaned time.Time
 	channels map[call.ChannelID]*channel
 
-	recorder call.RecorderName
-	reason   string
-	placeAt  time.Time // when to place it; while it is in unplaced
-	refused  string    // why nobody could take it
+	recorder  call.RecorderName
+	reason    string
+	placeAt   time.Time // when to place it; while it is in unplaced
+	refused   string    // why nobody can take it; empty: someone has
+	refusedAt time.Time // since when
 }
 
 type channel struct {
@@ -211,7 +211,6 @@ func (f *floor) apply(now time.Time, event provider.Event) {
 
 // tick does what has become due: placements, dials, orphans.
 func (f *floor) tick(now time.Time) {
-	f.activate(now)
 	f.placeDue(now)
 	for _, ch := range f.channels {
 		f.pursue(now, ch)
@@ -440,8 +439,8 @@ func (f *floor) place(now time.Time, s *session) {
 	if !s.placed() {
 		choice, err := placement.Choose(now, placement.Request{Group: f.group, Turret: s.Device, Channels: len(waiting), Limits: f.limits}, f.candidates())
 		if err != nil {
-			if s.refused != err.Error() {
-				f.log.Warn("no recorder for turret", "user", s.User, "device", s.Device, "channels", len(waiting), "err", err)
+			if s.refused == "" {
+				s.refusedAt = now
 			}
 			s.refused, s.placeAt = err.Error(), now.Add(placeRetry)
 			return

@@ -233,7 +233,7 @@ func TestRecorderBehindTheSnapshot(t *testing.T) {
 	// The next director does not reach that recorder until later.
 	r.recorders[name].up = false
 	r.restartDirector()
-	r.pass(activationWait)
+	r.pass(time.Second)
 	r.connect(name)
 	r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{})
 	r.tell(logOn("s1", noon)...)
@@ -336,8 +336,16 @@ func TestEpochs(t *testing.T) {
 	r.recorders["rec-1"].epoch, r.recorders["rec-1"].holder = 7, "dir-b"
 	r.connect("rec-1")
 	wantEqual(t, "epoch while rec-2 was not asked", r.f.epoch, uint64(0))
-	r.pass(activationWait + beat)
+	r.f.recorderDown(r.now, "rec-2", "connection refused")
+	r.act()
 	wantEqual(t, "epoch", r.f.epoch, uint64(8))
+
+	// rec-2 has an epoch of an earlier run of ours that is the same by chance.
+	r.recorders["rec-2"].epoch, r.recorders["rec-2"].holder = 8, "dir-a"
+	r.connect("rec-2")
+	wantEqual(t, "epoch", r.f.epoch, uint64(10))
+	r.lose("rec-2", false)
+	r.f.recorders["rec-2"].bootID = "" // as if it had never been reached
 
 	// rec-2 still knows a higher one of an earlier run of ours: all follow.
 	r.recorders["rec-2"].epoch, r.recorders["rec-2"].holder = 20, "dir-a"

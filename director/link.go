@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	askWait      = 2 * time.Second  // for an inventory
+	askWait      = 3 * time.Second  // for an inventory; a director that starts waits as long
 	orderWait    = 10 * time.Second // for a batch: thousands of ports, a transaction
 	reconnectMin = 100 * time.Millisecond
 	reconnectMax = time.Second

@@ -101,8 +101,8 @@ func (f *floor) recorderHeard(now time.Time, name call.RecorderName, inv *tandem
 	r.heard, r.reachable, r.seen = true, true, inv.GetEpoch()
 	switch {
 	case f.epoch == 0:
-		f.activate(now)
-	case inv.GetEpoch() > f.epoch && f.mayGoAbove(r, inv.GetHolder()):
+		f.activate()
+	case inv.GetEpoch() >= f.epoch && f.mayGoAbove(r, inv.GetHolder()):
 		f.epoch = nextEpoch(inv.GetEpoch())
 		f.log.Warn("epoch raised above that of an earlier run", "epoch", f.epoch, "recorder", name)
 		f.fenceAll()
@@ -124,15 +124,14 @@ func (f *floor) mayGoAbove(r *recorder, holder string) bool {
 }
 
 // activate takes an epoch above every one that a recorder has seen, as soon
-// as all of them were asked; those that do not answer are not waited for
-// longer than activationWait.
-func (f *floor) activate(now time.Time) {
+// as each has answered or was found not to.
+func (f *floor) activate() {
 	if f.epoch != 0 {
 		return
 	}
 	highest := uint64(0)
 	for _, r := range f.recorders {
-		if !r.heard && now.Sub(f.started) < activationWait {
+		if !r.heard {
 			return
 		}
 		highest = max(highest, r.seen)
@@ -297,7 +296,7 @@ func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string) 
 		r.since = now
 	}
 	r.state, r.text, r.load, r.ready, r.reachable = recorderDown, why, nil, time.Time{}, false
-	f.activate(now)
+	f.activate()
 }
 
 // recorderRefuses notes that a recorder does not obey, and says so once.
@@ -309,7 +308,7 @@ func (f *floor) recorderRefuses(now time.Time, name call.RecorderName, why strin
 		r.since = now
 	}
 	r.state, r.text, r.load, r.ready, r.reachable = recorderRefused, why, nil, time.Time{}, false
-	f.activate(now)
+	f.activate()
 }
 
 // recorderReports takes in a load report.
