@@ -2,7 +2,6 @@ package recorder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,18 +9,17 @@ import (
 	"github.com/pion/rtp"
 
 	tandemv1 "tandem/api/tandem/v1"
-	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/call"
 	"tandem/recorder/catalog"
 	"tandem/recorder/journal"
+	"tandem/recorder/playback"
 )
 
 // mediaAPI answers people and programs; it changes nothing.
 type mediaAPI struct {
-	tandemv1connect.UnimplementedMediaServiceHandler
-
 	name        string
 	catalog     *catalog.Catalog
+	player      *playback.Player
 	attachments *attachments
 	journal     *journal.Writer
 }
@@ -148,15 +146,4 @@ func (l *liveOrder) accept(datagram []byte) (payload []byte, lost uint32) {
 	}
 	l.started, l.last = true, l.packet.SequenceNumber
 	return l.packet.Payload, lost
-}
-
-// mediaError tells a reader what kind of fault it was.
-func mediaError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, catalog.ErrNotFound):
-		return connect.NewError(connect.CodeNotFound, err)
-	}
-	return connect.NewError(connect.CodeInternal, err)
 }

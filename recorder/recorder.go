@@ -27,6 +27,7 @@ import (
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
 	"tandem/recorder/journal"
+	"tandem/recorder/playback"
 )
 
 // Run records until ctx ends. Nothing it acknowledged is lost when it is
@@ -121,7 +122,8 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 		return nil, err
 	}
 	r.control = &control{name: cfg.Name, boot: boot, fence: fence, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter}
-	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, attachments: r.attachments, journal: r.journal}
+	player := playback.New(playback.Config{Journal: journalDir, Media: mediaDir}, r.catalog)
+	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, player: player, attachments: r.attachments, journal: r.journal}
 	return r, nil
 }
 
