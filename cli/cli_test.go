@@ -140,7 +140,14 @@ func TestOneRecorderAway(t *testing.T) {
 // Recorders named in the configuration are found while no director answers.
 func TestWithoutDirector(t *testing.T) {
 	site := newFakeSite(t)
-	config := fmt.Sprintf("directors = [%q]\nrecorders = [%q, %q]", closedPort(t), site.recorderAt[0], site.recorderAt[1])
+	recorders := fmt.Sprintf("recorders = [%q, %q]\n", site.recorderAt[0], site.recorderAt[1])
+	if r := recctl(t, "directors = []\n"+recorders, "calls"); r.status != ExitDone || r.errs != "" {
+		t.Errorf("%+v", r)
+	}
+	if r := recctl(t, "directors = []\n"+recorders, "turrets"); r.status != ExitUsage || !strings.Contains(r.errs, "no directors are configured") {
+		t.Errorf("%+v", r)
+	}
+	config := fmt.Sprintf("directors = [%q]\n", closedPort(t)) + recorders
 	with, without := recctl(t, site.config, "calls", "--json"), recctl(t, config, "calls", "--json")
 	if without.status != ExitDone || without.out != with.out || !strings.Contains(without.errs, "no director answered") {
 		t.Errorf("%+v\nwith a director: %+v", without, with)
@@ -245,6 +252,23 @@ func TestExportCall(t *testing.T) {
 	}
 	if r = recctl(t, site.config, "export", "c9", "-o", "-"); r.status != ExitDone || len(r.out) != 4058 {
 		t.Errorf("%d bytes, status %d, %s", len(r.out), r.status, r.errs)
+	}
+}
+
+// A leg alone is found wherever it is, and named after its agent all the same.
+func TestExportLeg(t *testing.T) {
+	site := newFakeSite(t)
+	t.Chdir(t.TempDir())
+	r := recctl(t, site.config, "export", "c7.2", "--json")
+	var got struct{ File, Call, Leg string }
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil {
+		t.Fatal(err, r)
+	}
+	if got.File != "c7.2_Bob_Stone_t10_HS.R_20260302-125002.wav" || got.Call != "c7" || got.Leg != "c7.2" {
+		t.Errorf("%+v", got)
+	}
+	if _, samples := readWAV(t, got.File); len(samples) != 8000 {
+		t.Errorf("%d samples", len(samples))
 	}
 }
 
@@ -375,7 +399,7 @@ func TestPipe(t *testing.T) {
 		_, err := io.Copy(w, iotest.HalfReader(strings.NewReader("audio")))
 		return err
 	}
-	if err := i.pipe(t.Context(), []string{"sh", "-c", `cat > "$0"`, file}, feed); err != nil {
+	if err := i.pipe(t.Context(), []string{"sh", "-c", `cat > "$0"`, file}, "", feed); err != nil {
 		t.Error(err)
 	}
 	if got, _ := os.ReadFile(file); string(got) != "audio" {
@@ -388,10 +412,10 @@ func TestPipe(t *testing.T) {
 			}
 		}
 	}
-	if err := i.pipe(t.Context(), []string{"true"}, endless); err != nil {
+	if err := i.pipe(t.Context(), []string{"true"}, "", endless); err != nil {
 		t.Error(err)
 	}
-	if err := i.pipe(t.Context(), []string{"sh", "-c", "echo no device >&2; exit 1"}, feed); statusOf(err) != ExitFailed || errs.String() != "no device\n" {
+	if err := i.pipe(t.Context(), []string{"sh", "-c", "echo no device >&2; exit 1"}, "write a file", feed); statusOf(err) != ExitFailed || err.Error() != "sh failed (exit status 1); write a file" || errs.String() != "no device\n" {
 		t.Error(err, errs.String())
 	}
 }

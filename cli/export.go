@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
 )
@@ -193,6 +194,12 @@ func (i *invocation) export(ctx context.Context, s *site, t take, output string,
 		i.sayGaps(i.errs, audio.gaps)
 		return nil
 	}
+	if len(t.legs) == 0 {
+		t.legs = s.legAt(ctx, t.sources[0], audio.start)
+	}
+	if len(t.legs) > 0 {
+		t.call = t.legs[0].call.Id
+	}
 	file := output
 	if file == "" || dir {
 		file = filepath.Join(output, fileName(t, audio.start.In(i.zone)))
@@ -222,6 +229,27 @@ func (i *invocation) sayGaps(w io.Writer, gaps []*tandemv1.Gap) {
 	for _, g := range gaps {
 		fmt.Fprintf(w, "  missing %s from %s to %s: %s\n", length(gapLength(g)), i.instant(g.From), i.instant(g.To), clean(g.Cause))
 	}
+}
+
+// legAt looks up the leg that a source exports, by when its audio began: there
+// is no other way from a leg's id to its call. It only gives the file a better
+// name, so no answer is no error.
+func (s *site) legAt(ctx context.Context, src source, start time.Time) []legRow {
+	question := &tandemv1.SearchCallsRequest{From: timestamppb.New(start), To: timestamppb.New(start.Add(time.Second)), Limit: 10_000}
+	for _, a := range ask(ctx, s, src.peers, func(ctx context.Context, p peer) (*tandemv1.SearchCallsResponse, error) {
+		r, err := s.media(p).SearchCalls(ctx, connect.NewRequest(question))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
+	}) {
+		for _, r := range a.value.GetLegs() {
+			if r.GetLeg().GetId() == src.request.Leg {
+				return mergeLegs([]*tandemv1.LegDetail{{Record: r}})
+			}
+		}
+	}
+	return nil
 }
 
 // writeFile puts all of r into the file, which appears only when it is whole.
@@ -255,7 +283,11 @@ func fileName(t take, start time.Time) string {
 	case len(t.legs) == 0:
 		parts = []string{t.sources[0].request.Leg}
 	case len(t.sources) == 1 && t.sources[0].request.Leg != "":
-		parts = []string{t.call, t.legs[0].agent(), t.legs[0].leg.Device, t.legs[0].leg.Source, t.legs[0].leg.Id}
+		leg := t.legs[0].leg
+		parts = []string{t.call, leg.Id, t.legs[0].agent(), leg.Device, leg.Source}
+		if strings.HasPrefix(leg.Id, t.call) { // as is usual; saying it twice helps nobody
+			parts = parts[1:]
+		}
 	default:
 		parts = []string{t.call, t.legs[0].agent()}
 	}

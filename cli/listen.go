@@ -40,9 +40,10 @@ silence.`,
 				return err
 			}
 			output := c.String("output")
+			instead := "recctl listen " + given[0] + " -o FILE writes a file"
 			var player []string
 			if output == "" {
-				if player, err = findPlayer(exec.LookPath, "recctl listen "+given[0]+" -o FILE"); err != nil {
+				if player, err = findPlayer(exec.LookPath, instead); err != nil {
 					return err
 				}
 			}
@@ -56,7 +57,7 @@ silence.`,
 			}
 			i.warn("listening to %s (%s of %s) at recorder %s; Ctrl-C ends", line.channel.GetId(), strings.Join(line.channel.GetSources(), " "), line.channel.GetSession().GetDevice(), line.peer)
 			if player != nil {
-				return i.pipe(c.Context, player, func(w io.Writer) error { return s.listen(c.Context, line, w) })
+				return i.pipe(c.Context, player, instead, func(w io.Writer) error { return s.listen(c.Context, line, w) })
 			}
 			return i.listenTo(c.Context, s, line, output)
 		},

@@ -43,7 +43,7 @@ func playCommand(i *invocation) *cli.Command {
 			}
 			defer audio.Close()
 			i.warn("playing %s (%s) with %s", given[0], length(audio.duration), player[0])
-			err = i.pipe(c.Context, player, func(w io.Writer) error {
+			err = i.pipe(c.Context, player, "recctl export "+given[0]+" writes a file", func(w io.Writer) error {
 				_, err := io.Copy(w, audio)
 				return err
 			})
@@ -75,8 +75,8 @@ func findPlayer(look func(string) (string, error), instead string) ([]string, er
 }
 
 // pipe runs a player and feeds it. A player that the user closes, and an
-// interrupt, end it without error.
-func (i *invocation) pipe(ctx context.Context, player []string, feed func(io.Writer) error) error {
+// interrupt, end it without error; instead says what to do when it fails.
+func (i *invocation) pipe(ctx context.Context, player []string, instead string, feed func(io.Writer) error) error {
 	cmd := exec.CommandContext(ctx, player[0], player[1:]...)
 	cmd.Stderr = i.errs
 	in, err := cmd.StdinPipe()
@@ -94,7 +94,7 @@ func (i *invocation) pipe(ctx context.Context, player []string, feed func(io.Wri
 	case ctx.Err() != nil:
 		return nil
 	case ended != nil:
-		return failed("%s: %w", player[0], ended)
+		return failed("%s failed (%w); %s", player[0], ended, instead)
 	case w.broken:
 		return nil
 	}

@@ -109,6 +109,9 @@ func heard[T any](s *site, kind string, answers []answer[T]) ([]answer[T], error
 
 // nobody is the error of a question that no peer answered.
 func nobody[T any](kind string, bad []answer[T]) error {
+	if len(bad) == 0 {
+		return usage("no %ss are configured; name one in %s or with --director ADDR", kind, DefaultFile)
+	}
 	status, texts := ExitUnreached, make([]string, 0, len(bad))
 	for _, a := range bad {
 		texts = append(texts, fmt.Sprintf("%s: %s", a.peer, plain(a.err)))
@@ -206,12 +209,16 @@ func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
 	if s.found != nil {
 		return s.found, nil
 	}
-	answers, err := heard(s, "director", s.statusAnswers(ctx))
-	if err != nil && len(s.recorders) == 0 {
-		return nil, err
-	}
-	if err != nil {
-		s.warn("%v", err)
+	var answers []answer[*tandemv1.StatusResponse]
+	if len(s.directors) > 0 {
+		var err error
+		answers, err = heard(s, "director", s.statusAnswers(ctx))
+		if err != nil && len(s.recorders) == 0 {
+			return nil, err
+		}
+		if err != nil {
+			s.warn("%v", err)
+		}
 	}
 	var found []peer
 	for _, a := range answers {

@@ -71,6 +71,7 @@ func Run(ctx context.Context, o Options, view View, report func(Result) error) e
 	if err := report(result); err != nil || !o.Keep {
 		return err
 	}
+	f.stopSamples() // recctl status --watch shows more
 	err = f.wait(ctx, forever, "", func() bool { return false })
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
@@ -76,29 +76,49 @@ func bounds(segments []*tandemv1.Segment) map[string]interval {
 	return all
 }
 
+// readers is how many channels are fetched at once: one is read by the
+// recorder while another is judged here.
+const readers = 4
+
 // verdict judges all channels, as a whole and within what each fault can have
 // cost; the latter it adds to the faults.
 func (f *floor) verdict(ctx context.Context, account *truth.Account, channels map[string]interval, faults []Fault) (truth.Verdict, error) {
+	var mu sync.Mutex // whole, faults
 	whole := account.NewJudge()
-	for _, id := range slices.Sorted(maps.Keys(channels)) {
-		recorded, err := f.recorded(ctx, id, channels[id])
-		if err != nil {
-			return truth.Verdict{}, err
-		}
-		if _, err := whole.Channel(id, recorded.stretches, recorded.gaps); err != nil {
-			return truth.Verdict{}, err
-		}
-		for n := range faults {
-			part := account.NewJudge()
-			part.From, part.To = faults[n].From, faults[n].To
-			v, err := part.Channel(id, crop(recorded.stretches, part.From, part.To), recorded.gaps)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	for id, i := range channels {
+		g.Go(func() error {
+			recorded, err := f.recorded(ctx, id, i)
 			if err != nil {
-				return truth.Verdict{}, err
+				return err
 			}
-			faults[n].MissingMs = append(faults[n].MissingMs, v.GapMS+v.UnexplainedMS)
-		}
+			mu.Lock()
+			defer mu.Unlock()
+			if _, err := whole.Channel(id, recorded.stretches, recorded.gaps); err != nil {
+				return err
+			}
+			return addMissing(account, id, recorded, faults)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return truth.Verdict{}, err
 	}
 	return whole.Total(), nil
+}
+
+// addMissing adds to each fault what it cost on one channel.
+func addMissing(account *truth.Account, id string, recorded recording, faults []Fault) error {
+	for n := range faults {
+		part := account.NewJudge()
+		part.From, part.To = faults[n].From, faults[n].To
+		v, err := part.Channel(id, crop(recorded.stretches, part.From, part.To), recorded.gaps)
+		if err != nil {
+			return err
+		}
+		faults[n].MissingMs = append(faults[n].MissingMs, v.GapMS+v.UnexplainedMS)
+	}
+	return nil
 }
 
 // recording is what a recorder has of one channel.
