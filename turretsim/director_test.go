@@ -25,6 +25,9 @@ import (
 // testConfig is a small floor on ephemeral ports with its truth log in a
 // directory of the test's own.
 func testConfig(t testing.TB) Config {
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel() // these tests wait far more than they work
+	}
 	cfg := DefaultConfig()
 	cfg.Control, cfg.CTI.Listen, cfg.SIP.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.TruthLog = filepath.Join(t.TempDir(), "truth.jsonl")
@@ -101,8 +104,9 @@ func login(t testing.TB, s *Switch, copy string) *ctiClient {
 	c.server = m.Server
 	c.say(t, cti.Message{Type: cti.TypeSubscribe, Copy: copy})
 	go func() {
-		for {
-			time.Sleep(time.Duration(m.HeartbeatMS) * time.Millisecond)
+		ticker := time.NewTicker(time.Duration(m.HeartbeatMS) * time.Millisecond)
+		defer ticker.Stop()
+		for range ticker.C {
 			if _, err := io.WriteString(c.conn, "{\"type\":\"hb\"}\n"); err != nil {
 				return
 			}
@@ -185,6 +189,7 @@ func newSIPClient(t testing.TB, network string) *sipClient {
 		if err != nil {
 			t.Fatal(err)
 		}
+		conn.(*net.UDPConn).SetReadBuffer(4 << 20)
 		c.addr = conn.LocalAddr().(*net.UDPAddr).AddrPort()
 		go server.ServeUDP(conn)
 		eventually(t, "the SIP socket to be served", func() bool {
@@ -222,11 +227,10 @@ func offerOf(rtp netip.AddrPort, extra string) []byte {
 const muxLine = "a=rtcp-mux\r\n"
 
 // inviteRequest is an INVITE to a channel with that body.
-func (c *sipClient) inviteRequest(t testing.TB, ch cti.Channel, body []byte) *sip.Request {
-	t.Helper()
+func (c *sipClient) inviteRequest(ch cti.Channel, body []byte) *sip.Request {
 	var target sip.Uri
 	if err := sip.ParseUri(ch.URI, &target); err != nil {
-		t.Fatal(err)
+		panic(err) // the switch offered it
 	}
 	req := sip.NewRequest(sip.INVITE, target)
 	req.SetTransport(c.network)
@@ -253,16 +257,25 @@ func (c *sipClient) do(req *sip.Request, opts ...sipgo.ClientRequestOption) (*si
 // call dials a channel and acknowledges; a refusal is returned as its status.
 func (c *sipClient) call(t testing.TB, ch cti.Channel, body []byte) (*testDialog, int) {
 	t.Helper()
-	req := c.inviteRequest(t, ch, body)
-	res, err := c.do(req)
+	d, err := c.dial(ch, body)
 	if err != nil {
 		t.Fatalf("INVITE %s: %v", ch.ID, err)
 	}
+	return d, d.answer.StatusCode
+}
+
+// dial is call from any goroutine.
+func (c *sipClient) dial(ch cti.Channel, body []byte) (*testDialog, error) {
+	req := c.inviteRequest(ch, body)
+	res, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
 	d := &testDialog{c: c, invite: req, answer: res, cseq: req.CSeq().SeqNo}
 	if res.StatusCode == 200 {
-		d.ack(t)
+		err = d.ack()
 	}
-	return d, res.StatusCode
+	return d, err
 }
 
 // within is a request of the dialog.
@@ -286,11 +299,8 @@ func (d *testDialog) within(method sip.RequestMethod) *sip.Request {
 	return req
 }
 
-func (d *testDialog) ack(t testing.TB) {
-	t.Helper()
-	if err := d.c.client.WriteRequest(d.within(sip.ACK), sipgo.ClientRequestAddVia); err != nil {
-		t.Fatal(err)
-	}
+func (d *testDialog) ack() error {
+	return d.c.client.WriteRequest(d.within(sip.ACK), sipgo.ClientRequestAddVia)
 }
 
 func (d *testDialog) bye(t testing.TB) int {
@@ -314,7 +324,9 @@ func (d *testDialog) reinvite(t testing.TB, body []byte) int {
 	}
 	if res.StatusCode == 200 {
 		d.answer = res
-		d.ack(t)
+		if err := d.ack(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return res.StatusCode
 }
@@ -391,6 +403,8 @@ func (e *ear) all() []heard {
 	return append([]heard(nil), e.packets...)
 }
 
+func (e *ear) count() int { return len(e.all()) }
+
 // wait polls until n packets have come.
 func (e *ear) wait(t testing.TB, n int) []heard {
 	t.Helper()
@@ -399,6 +413,19 @@ func (e *ear) wait(t testing.TB, n int) []heard {
 }
 
 var errNotYet = errors.New("not yet")
+
+// settles waits until a count has not changed for a tenth of a second.
+func settles(t testing.TB, what string, count func() int) int {
+	t.Helper()
+	n, since := count(), time.Now()
+	eventually(t, what+" to settle", func() bool {
+		if m := count(); m != n {
+			n, since = m, time.Now()
+		}
+		return time.Since(since) > 100*time.Millisecond
+	})
+	return n
+}
 
 // eventually polls for five seconds.
 func eventually(t testing.TB, what string, ok func() bool) {

@@ -147,6 +147,9 @@ func listenSIP(addr string) (net.PacketConn, net.Listener, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("listen for SIP: %w", err)
 		}
+		// Thousands of INVITEs come at once after a failover. Best effort: the
+		// kernel caps it at net.core.rmem_max.
+		_ = udp.(*net.UDPConn).SetReadBuffer(4 << 20)
 		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
 		if err == nil {
 			return udp, tcp, nil

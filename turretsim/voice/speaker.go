@@ -51,6 +51,9 @@ func (s *Speaker) Forget(before int64) {
 
 // from is what is still said at that instant or later.
 func (s *Speaker) from(at int64) []Utterance {
+	if len(s.utterances) == 0 || s.utterances[0].To > at { // nearly always, while it is live
+		return s.utterances
+	}
 	i := sort.Search(len(s.utterances), func(i int) bool { return s.utterances[i].To > at })
 	return s.utterances[i:]
 }

@@ -1,0 +1,22 @@
+package turretsim
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// replace is strings.ReplaceAll that insists on something to replace.
+func replace(text, old, new string) string {
+	if !strings.Contains(text, old) {
+		panic("no " + old)
+	}
+	return strings.ReplaceAll(text, old, new)
+}
+
+func writeFile(t testing.TB, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
