@@ -1,14 +1,17 @@
 package stories
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +25,7 @@ type floor struct {
 	t                       testing.TB
 	dir, truth, site        string
 	control                 string // of the switch
-	recorderAt              string
+	recorderAt, metricsAt   string
 	sim, recorder, director *program
 }
 
@@ -38,7 +41,7 @@ type settings struct {
 func newFloor(t testing.TB, s settings) *floor {
 	t.Helper()
 	dir := t.TempDir()
-	f := &floor{t: t, dir: dir, truth: filepath.Join(dir, "truth.jsonl"), site: filepath.Join(dir, "recctl.toml"), control: address(t), recorderAt: address(t)}
+	f := &floor{t: t, dir: dir, truth: filepath.Join(dir, "truth.jsonl"), site: filepath.Join(dir, "recctl.toml"), control: address(t), recorderAt: address(t), metricsAt: address(t)}
 	ctiAt, sipAt, dialAt, directorAt := address(t), address(t), address(t), address(t)
 	f.sim = configure(t, dir, "turretsim", fmt.Sprintf(`
 control = %q
@@ -56,7 +59,7 @@ mixes = %d
 `, f.control, f.truth, ctiAt, sipAt, s.rtp, s.turrets, s.mixes, s.floor))
 	f.recorder = configure(t, dir, "recorder", fmt.Sprintf(`
 control = %q
-metrics = ""
+metrics = %q
 dir = %q
 [media]
 keep = %q
@@ -65,7 +68,7 @@ file_age = "1s"
 [limits]
 reserve = 0
 %s
-`, f.recorderAt, filepath.Join(dir, "rec"), s.keep, s.recorder))
+`, f.recorderAt, f.metricsAt, filepath.Join(dir, "rec"), s.keep, s.recorder))
 	f.director = configure(t, dir, "director", fmt.Sprintf(`
 control = %q
 metrics = ""
@@ -121,6 +124,25 @@ func (f *floor) attached() int {
 		return -1
 	}
 	return min(status.Recorders[0].Channels, status.Directors[0].Channels)
+}
+
+// recorderMetrics are what Prometheus would read, by name.
+func (f *floor) recorderMetrics() map[string]float64 {
+	f.t.Helper()
+	r, err := http.Get("http://" + f.metricsAt + "/metrics")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	values := map[string]float64{}
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), " "); ok && !strings.HasPrefix(name, "#") {
+			if values[name], err = strconv.ParseFloat(value, 64); err != nil {
+				f.t.Fatal(err)
+			}
+		}
+	}
+	return values
 }
 
 // row is a leg as recctl calls --json prints it.
@@ -293,8 +315,8 @@ func TestSpeechIsExact(t *testing.T) {
 		voices = append(voices, fmt.Sprintf("%q", speech))
 		want[name] = bytes.ReplaceAll(text, []byte{0x7F}, []byte{0xFF}) // both are zero; a mix has one of them
 	}
-	f := newFloor(t, settings{turrets: 6, mixes: 1, keep: "calls", rtp: "voice = [" + strings.Join(voices, ", ") + "]",
-		floor: "calls_per_minute = 15.0\ncall_length = \"4s\""})
+	f := newFloor(t, settings{turrets: 20, mixes: 1, keep: "calls", rtp: "voice = [" + strings.Join(voices, ", ") + "]",
+		floor: "calls_per_minute = 6.0\ncall_length = \"4s\""})
 	time.Sleep(12 * time.Second) // the floor talks
 	whole, heard := 0, map[string]bool{}
 	legs := f.legs()

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pion/rtp"
+	"golang.org/x/sys/unix"
 
 	"tandem/internal/media"
 	"tandem/recorder/catalog"
@@ -64,30 +66,11 @@ func (v *voice) run(ctx context.Context, t testing.TB) {
 	}
 }
 
-// A recorder killed at fifty random instants under load keeps every packet it
-// had put in its journal, and explains the rest.
-func TestKilledFiftyTimes(t *testing.T) {
-	const channels, kills = 100, 50
-	dir := t.TempDir()
-	at := address(t)
-	rec := configure(t, dir, "recorder", fmt.Sprintf(`
-control = %q
-metrics = ""
-dir = %q
-[media]
-keep = "all"
-[rtp]
-port_min = 40000
-port_max = 41998
-[journal]
-file_age = "1s"
-[limits]
-reserve = 0
-`, at, filepath.Join(dir, "rec")))
-	rec.start()
-	d := newDesk(t, at)
-	eventually(t, 10*time.Second, "the recorder answers", d.answers)
-	v := &voice{seq: make([]uint16, channels)}
+// speakTo has a voice speak to so many new channels of the recorder until the
+// returned function is called.
+func speakTo(t *testing.T, d *desk, channels int) (v *voice, hangUp func()) {
+	t.Helper()
+	v = &voice{seq: make([]uint16, channels)}
 	for i := range channels {
 		v.ids = append(v.ids, fmt.Sprintf("s%d.m1.A", i))
 		v.seq[i] = uint16(65500 + i) // wraps soon
@@ -97,23 +80,36 @@ reserve = 0
 	if v.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
 		t.Fatal(err)
 	}
-	defer v.conn.Close()
-	ctx, hangUp := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	silent := make(chan struct{})
 	go func() { defer close(silent); v.run(ctx, t) }()
+	return v, func() { cancel(); <-silent; v.conn.Close() }
+}
 
-	random := rand.New(rand.NewPCG(1, 2))
-	journalled := map[uint32]map[uint16]bool{} // by attachment: what was read back after a kill
-	for range kills {
-		time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond) // the instant is the test
-		rec.kill()
-		readJournal(t, filepath.Join(dir, "rec", "journal"), journalled)
-		rec.start()
-	}
+// recorderAlone is a recorder without a director, that keeps everything below dir.
+func recorderAlone(t *testing.T, dir, more string) (*program, *desk, string) {
+	t.Helper()
+	at := address(t)
+	rec := configure(t, t.TempDir(), "recorder", fmt.Sprintf(`
+control = %q
+metrics = ""
+dir = %q
+[media]
+keep = "all"
+[rtp]
+port_min = 40000
+port_max = 41998
+%s`, at, dir, more))
+	rec.start()
+	d := newDesk(t, at)
 	eventually(t, 10*time.Second, "the recorder answers", d.answers)
-	time.Sleep(200 * time.Millisecond) // a last unbroken stretch
-	hangUp()
-	<-silent
+	return rec, d, at
+}
+
+// finish closes the channels, waits until all is in files, verifies them and
+// stops the recorder.
+func finish(t *testing.T, rec *program, d *desk, at, dir string, v *voice) {
+	t.Helper()
 	d.close(v.ids...)
 	eventually(t, 30*time.Second, "all segments are sealed", func() bool {
 		for _, s := range d.segments() {
@@ -121,10 +117,10 @@ reserve = 0
 				return false
 			}
 		}
-		files, err := journal.Files(filepath.Join(dir, "rec", "journal"))
+		files, err := journal.Files(filepath.Join(dir, "journal"))
 		return err == nil && len(files) <= 1
 	})
-	site := filepath.Join(dir, "recctl.toml")
+	site := filepath.Join(t.TempDir(), "recctl.toml")
 	if err := os.WriteFile(site, fmt.Appendf(nil, "directors = []\nrecorders = [%q]\n", at), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +129,103 @@ reserve = 0
 		t.Errorf("verify: %v\n%s", err, out)
 	}
 	rec.stop()
-	checkKept(t, filepath.Join(dir, "rec"), v, journalled)
+}
+
+// A recorder killed at fifty random instants under load keeps every packet it
+// had put in its journal, and explains the rest.
+func TestKilledFiftyTimes(t *testing.T) {
+	const channels, kills = 100, 50
+	dir := filepath.Join(t.TempDir(), "rec")
+	rec, d, at := recorderAlone(t, dir, "[journal]\nfile_age = \"1s\"\n[limits]\nreserve = 0\n")
+	v, hangUp := speakTo(t, d, channels)
+	random := rand.New(rand.NewPCG(1, 2))
+	journalled := map[uint32]map[uint16]bool{} // by attachment: what was read back after a kill
+	for range kills {
+		time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond) // the instant is the test
+		rec.kill()
+		readJournal(t, filepath.Join(dir, "journal"), journalled)
+		rec.start()
+	}
+	eventually(t, 10*time.Second, "the recorder answers", d.answers)
+	time.Sleep(200 * time.Millisecond) // a last unbroken stretch
+	hangUp()
+	finish(t, rec, d, at, dir, v)
+	checkKept(t, dir, v, journalled)
+}
+
+// A full disk first refuses new channels, then keeps what it has and waits;
+// when space returns recording goes on by itself, and what was lost has a reason.
+func TestDiskFull(t *testing.T) {
+	dir := tmpfs(t, 64<<20)
+	rec, d, at := recorderAlone(t, dir, fmt.Sprintf("[journal]\nfile_age = \"1s\"\nfile_size = %d\nqueue = %d\n[limits]\nreserve = %d\n", 2<<20, 1<<20, 16<<20))
+	v, hangUp := speakTo(t, d, 50)
+	eventually(t, 5*time.Second, "the recorder is ready", func() bool { ready, _ := d.ready(); return ready })
+
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast, free(t, dir)-12<<20)
+	eventually(t, 5*time.Second, "the recorder is not ready for its disk", func() bool {
+		ready, reason := d.ready()
+		return !ready && strings.HasPrefix(reason, "disk")
+	})
+	if refused := d.refused("another.m1.A"); refused != "not_ready" {
+		t.Errorf("a new channel below the reserve: refused %q, want not_ready", refused)
+	}
+	before := d.packets()
+	eventually(t, 5*time.Second, "what was open goes on", func() bool { return d.packets() > before+500 })
+
+	fill(t, ballast, free(t, dir))
+	eventually(t, 20*time.Second, "the journal fails", func() bool {
+		ready, reason := d.ready()
+		return !ready && strings.HasPrefix(reason, "journal")
+	})
+	time.Sleep(3 * time.Second) // longer than its memory lasts
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "it is ready again by itself", func() bool { ready, _ := d.ready(); return ready })
+	time.Sleep(time.Second) // a last unbroken stretch
+	hangUp()
+	finish(t, rec, d, at, dir, v)
+	checkKept(t, dir, v, nil)
+}
+
+// tmpfs is a disk of so many bytes that goes with the test.
+func tmpfs(t *testing.T, size int) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a small disk")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+func free(t *testing.T, dir string) int64 {
+	t.Helper()
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		t.Fatal(err)
+	}
+	return int64(s.Bavail) * s.Bsize
+}
+
+// fill adds to the file as much as there is room for, at most so much.
+func fill(t *testing.T, path string, size int64) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	zeros := make([]byte, 64<<10)
+	for ; size > 0; size -= int64(len(zeros)) {
+		if _, err := file.Write(zeros); err != nil {
+			return // full
+		}
+	}
 }
 
 func readJournal(t *testing.T, dir string, into map[uint32]map[uint16]bool) {
@@ -209,8 +301,8 @@ func checkKept(t *testing.T, dir string, v *voice, journalled map[uint32]map[uin
 		}
 	}
 	var kept, lost int
-	for num, packets := range journalled {
-		for seq := range packets {
+	for num := range have {
+		for seq := range journalled[num] {
 			if !have[num][seq] {
 				t.Errorf("attachment %d: packet %d was in the journal and is in no file", num, seq)
 			}
@@ -222,8 +314,8 @@ func checkKept(t *testing.T, dir string, v *voice, journalled map[uint32]map[uin
 			t.Errorf("attachment %d: %d packets missing, gaps say %d", num, missing, stated)
 		}
 	}
-	if len(journalled) != len(v.ids) {
-		t.Errorf("%d attachments in the journal, %d channels", len(journalled), len(v.ids))
+	if len(have) != len(v.ids) {
+		t.Errorf("%d attachments kept, %d channels", len(have), len(v.ids))
 	}
 	t.Logf("%d packets a channel sent, %.1f kept and %.1f in gaps on average", v.sent, float64(kept)/float64(len(v.ids)), float64(lost)/float64(len(v.ids)))
 }

@@ -185,3 +185,44 @@ func (d *desk) segments() []*tandemv1.Segment {
 	}
 	return all
 }
+
+// refused is why the recorder does not open the channel; empty when it does.
+func (d *desk) refused(id string) string {
+	d.t.Helper()
+	r, err := d.api.OpenChannels(d.t.Context(), connect.NewRequest(&tandemv1.OpenChannelsRequest{
+		Order: d.order, Channels: []*tandemv1.OpenChannel{{Channel: &tandemv1.Channel{Id: id, Copy: "A"}}},
+	}))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return r.Msg.Channels[0].Refused
+}
+
+// ready is what the recorder reports of itself.
+func (d *desk) ready() (bool, string) {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(d.t.Context())
+	defer cancel()
+	stream, err := d.api.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: "story", Group: "primary"}))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if !stream.Receive() {
+		d.t.Fatal(stream.Err())
+	}
+	load := stream.Msg().Load
+	return load.GetReady(), load.GetReason()
+}
+
+// packets is how many are in the journal, of all channels.
+func (d *desk) packets() (n uint64) {
+	d.t.Helper()
+	r, err := d.media.ListChannels(d.t.Context(), connect.NewRequest(&tandemv1.ListChannelsRequest{}))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, c := range r.Msg.Channels {
+		n += c.Packets
+	}
+	return n
+}
