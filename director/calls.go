@@ -363,6 +363,7 @@ func (f *floor) adoptLeg(r *recorder, p *tandemv1.Leg, now time.Time) {
 			ch.legs[l.record] = l
 		}
 	}
+	f.tellLeg(l) // its channels may be with another recorder by now
 	last := f.current[l.ID]
 	switch {
 	case last == nil || !last.end.IsZero():

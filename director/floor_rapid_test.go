@@ -220,6 +220,19 @@ func (s *storm) check(t *rapid.T) {
 	}
 }
 
+// heldOf says what each recorder holds of a leg.
+func (s *storm) heldOf(leg string) []string {
+	var held []string
+	for _, name := range s.names() {
+		for _, id := range keys(s.recorders[name].legs) {
+			if string(baseID(id)) == leg {
+				held = append(held, fmt.Sprint(name, ": ", id, " ", story(s.recorders[name].legs[id], noon)))
+			}
+		}
+	}
+	return held
+}
+
 // heal ends all faults and lets time pass beyond every grace and pause.
 func (s *storm) heal() {
 	for _, name := range s.names() {
@@ -279,7 +292,7 @@ func TestStorm(t *testing.T) {
 				}
 			}
 			if going != 1 {
-				t.Fatalf("leg %s goes on %d times at its recorder", l, going)
+				t.Fatalf("leg %s goes on %d times at its recorder %s: %v", l, going, s.holder(mixID(session, 1)).name, s.heldOf(l))
 			}
 		}
 		if what := s.alarmed(); len(what) > 0 {

@@ -392,6 +392,7 @@ func (s *site) recorded(channels int) {
 }
 
 func TestFloorEndToEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2)
 	const channels = 24
 	s.recorded(channels)
@@ -424,6 +425,7 @@ func TestFloorEndToEnd(t *testing.T) {
 
 // Recorder, director and CTI link go and come back; the audio never notices.
 func TestNothingIsDialledTwice(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2)
 	const channels = 24
 	s.recorded(channels)
@@ -462,6 +464,7 @@ func TestNothingIsDialledTwice(t *testing.T) {
 
 // A channel that its recorder lost for good is moved in its dialog.
 func TestMovedToItsNewPort(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 1)
 	const channels = 24
 	s.recorded(channels)
@@ -484,6 +487,7 @@ func TestMovedToItsNewPort(t *testing.T) {
 
 // Answers without SDP, refusals and slow answers delay channels and lose none.
 func TestBadAnswers(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 1)
 	const channels = 24
 	s.recorded(channels)
@@ -507,6 +511,7 @@ func TestBadAnswers(t *testing.T) {
 // Events that get lost, doubled, turned round or made up cost a snapshot
 // each, and neither audio nor, in the end, a leg.
 func TestBadEvents(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 1)
 	const channels = 24
 	s.recorded(channels)
@@ -541,6 +546,7 @@ func TestBadEvents(t *testing.T) {
 }
 
 func TestRefusedByTheRecorder(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2)
 	s.recorded(24)
 	for i, change := range []func(*station){
