@@ -64,8 +64,8 @@ func (s *site) turrets(ctx context.Context) ([]*tandemv1.Turret, error) {
 	return turrets, nil
 }
 
-// natural orders names so that t2 comes before t10: by length where only
-// numbers differ would be wrong for words, so digits are compared as numbers.
+// natural orders names as people number things, t2 before t10: runs of digits
+// are compared as numbers.
 func natural(a, b string) int {
 	for a != "" && b != "" {
 		na, nb := digits(a), digits(b)
