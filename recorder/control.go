@@ -23,6 +23,7 @@ type control struct {
 	attachments *attachments
 	catalog     *catalog.Catalog
 	reporter    *reporter
+	watch       *watch
 }
 
 func (c *control) Inventory(ctx context.Context, _ *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
@@ -100,7 +101,8 @@ func (c *control) PutRecords(ctx context.Context, r *connect.Request[tandemv1.Pu
 
 // Watch sends a heartbeat every 100 ms; every tenth carries the load, and so
 // does one sent at once when readiness changes.
-func (c *control) Watch(ctx context.Context, _ *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
+func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
+	defer c.watch.join(r.Msg.GetDirector())()
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	var sent *tandemv1.Load

@@ -121,7 +121,11 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 	if err := r.reporter.start(); err != nil {
 		return nil, err
 	}
-	r.control = &control{name: cfg.Name, boot: boot, fence: fence, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter}
+	watch := &watch{catalog: r.catalog}
+	if err := watch.begin(ctx, lastGood); err != nil {
+		return nil, err
+	}
+	r.control = &control{name: cfg.Name, boot: boot, fence: fence, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter, watch: watch}
 	player := playback.New(playback.Config{Journal: journalDir, Media: mediaDir}, r.catalog)
 	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, player: player, attachments: r.attachments, journal: r.journal}
 	return r, nil

@@ -220,3 +220,31 @@ func TestCommitIsWhole(t *testing.T) {
 		t.Errorf("gap of the leg: %d ms, want 100", r[0].GapMS)
 	}
 }
+
+func TestUnwatched(t *testing.T) {
+	c := open(t)
+	blind := func() []Window {
+		_, windows, err := c.KeepWindows(t.Context(), sec(0), sec(1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return windows
+	}
+	say := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(c.Watched(t.Context(), sec(1))) // nothing to end
+	say(c.Unwatched(t.Context(), sec(2)))
+	say(c.Unwatched(t.Context(), sec(3))) // a restart while nobody watches
+	say(c.PutRecords(t.Context(), nil, nil, []Window{{From: sec(2)}}))
+	if want := []Window{{From: sec(2)}, {From: sec(2)}}; !reflect.DeepEqual(blind(), want) {
+		t.Errorf("got %v, want %v", blind(), want)
+	}
+	say(c.Watched(t.Context(), sec(4)))
+	if want := []Window{{From: sec(2)}, {sec(2), sec(4)}}; !reflect.DeepEqual(blind(), want) {
+		t.Errorf("the director's window must stay open: got %v, want %v", blind(), want)
+	}
+}

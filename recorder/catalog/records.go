@@ -94,7 +94,7 @@ func (c *Catalog) PutRecords(ctx context.Context, calls []Call, legs []Leg, blin
 		if err := putLegChannels(ctx, tx, legs); err != nil {
 			return err
 		}
-		return each(ctx, tx, `INSERT OR REPLACE INTO blind VALUES (?,?)`, blind, func(w Window) []any {
+		return each(ctx, tx, `INSERT OR REPLACE INTO blind (from_us, unwatched, to_us) VALUES (?,0,?)`, blind, func(w Window) []any {
 			return []any{micros(w.From), micros(w.To)}
 		})
 	})
@@ -118,8 +118,27 @@ func putLegChannels(ctx context.Context, tx *sql.Tx, legs []Leg) error {
 	return each(ctx, tx, `INSERT OR IGNORE INTO leg_channels VALUES (?,?)`, pairs, func(p pair) []any { return []any{p.leg, p.channel} })
 }
 
-// InterruptLegs marks every open leg as interrupted at the given instant and
-// closes open blind windows; called once at start. It returns how many legs.
+// Unwatched says that from now on no director watches, so that calls may go
+// unannounced: everything is kept until Watched. It is remembered over a
+// restart, and saying it again changes nothing.
+func (c *Catalog) Unwatched(ctx context.Context, now time.Time) error {
+	return c.update(ctx, "begin unwatched window", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO blind (from_us, unwatched) SELECT ?, 1
+			WHERE NOT EXISTS (SELECT 1 FROM blind WHERE unwatched = 1 AND to_us IS NULL)`, now.UnixMicro())
+		return err
+	})
+}
+
+// Watched ends what Unwatched began.
+func (c *Catalog) Watched(ctx context.Context, now time.Time) error {
+	return c.update(ctx, "end unwatched window", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE blind SET to_us = ? WHERE unwatched = 1 AND to_us IS NULL`, now.UnixMicro())
+		return err
+	})
+}
+
+// InterruptLegs marks every open leg as interrupted at the given instant;
+// called once at start. It returns how many legs.
 func (c *Catalog) InterruptLegs(ctx context.Context, lastGood time.Time) (int, error) {
 	var n int64
 	err := c.update(ctx, "interrupt legs", func(tx *sql.Tx) error {

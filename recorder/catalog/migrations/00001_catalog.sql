@@ -66,10 +66,14 @@ CREATE TABLE leg_channels (
 ) WITHOUT ROWID;
 CREATE INDEX leg_channels_channel ON leg_channels (channel);
 
+-- When call events could not be heard: by the director, or because no director
+-- watched this recorder.
 CREATE TABLE blind (
-  from_us INTEGER PRIMARY KEY,
-  to_us   INTEGER
-);
+  from_us   INTEGER NOT NULL,
+  unwatched INTEGER NOT NULL,
+  to_us     INTEGER,
+  PRIMARY KEY (from_us, unwatched)
+) WITHOUT ROWID;
 
 CREATE TABLE segments (
   id            TEXT PRIMARY KEY,
