@@ -207,6 +207,36 @@ func TestCompactAgainstModel(t *testing.T) {
 	})
 }
 
+// The first packet of a run may come second, even after the other has reached
+// its file.
+func TestLateFirstPacket(t *testing.T) {
+	for _, compactBetween := range []bool{false, true} {
+		f := newFloor(t, t.TempDir(), nil)
+		l := f.line(media.PCMU)
+		first := l.next(f.now, "")
+		f.now = f.now.Add(20 * time.Millisecond)
+		f.talk(l, 10)
+		if compactBetween {
+			f.rotate()
+			f.step()
+		}
+		late := first
+		late.at = f.now
+		f.arrive(l, late)
+		f.talk(l, 10)
+		segments := f.end()
+		f.check(segments, always)
+		want := 1
+		if compactBetween {
+			want = 2
+		}
+		if len(segments) != want || segments[0].FirstTS != int64(first.ts) || segments[0].Reordered != 1 {
+			t.Errorf("%d segments: %+v", len(segments), segments)
+		}
+		f.close()
+	}
+}
+
 // Damage in the journal costs what it touches, is reported, and is a gap.
 func TestDamagedJournal(t *testing.T) {
 	f := newFloor(t, t.TempDir(), nil)
