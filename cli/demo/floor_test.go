@@ -1,18 +1,17 @@
 package demo
 
 import (
-	"bytes"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/audit"
 	"tandem/director"
 	"tandem/internal/config"
 	"tandem/recorder"
 	"tandem/turretsim"
-	"tandem/turretsim/truth"
 )
 
 // What the demo writes, the daemons read without fault, even where the
@@ -62,7 +61,7 @@ func TestReached(t *testing.T) {
 		{"within the slack", []*tandemv1.HeldChannel{held("a", at(0))}, []*tandemv1.Segment{file("a", -slack)}, true},
 		{"short of it", []*tandemv1.HeldChannel{held("a", at(0))}, []*tandemv1.Segment{file("a", -slack-ms(1))}, false},
 	} {
-		if got := reached(c.held, c.segments); got != c.want {
+		if got := reached(c.held, audit.Bounds(c.segments)); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
@@ -89,33 +88,5 @@ func TestSampleOf(t *testing.T) {
 	}
 	if got := sampleOf(0, nil, simState{}); got.Recorder != "unknown" {
 		t.Errorf("%+v", got)
-	}
-}
-
-func TestBounds(t *testing.T) {
-	file := func(id string, from, to time.Duration) *tandemv1.Segment {
-		return &tandemv1.Segment{Channel: id, Start: at(from), End: at(to)}
-	}
-	got := bounds([]*tandemv1.Segment{file("a", 5, 9), file("b", 1, 2), file("a", 2, 5), file("a", 3, 4)})
-	if len(got) != 2 || got["a"] != (interval{noon.Add(2), noon.Add(9)}) || got["b"] != (interval{noon.Add(1), noon.Add(2)}) {
-		t.Errorf("%v", got)
-	}
-}
-
-func TestCrop(t *testing.T) {
-	samples := make([]byte, 5*8000)
-	for n := range samples {
-		samples[n] = byte(n / 8000)
-	}
-	all := []truth.Stretch{{From: noon, Samples: samples}}
-	cut := crop(all, noon.Add(2*time.Second), noon.Add(3*time.Second))
-	if len(cut) != 1 || !cut[0].From.Equal(noon.Add(time.Second)) || !bytes.Equal(cut[0].Samples, samples[8000:32000]) {
-		t.Errorf("%d stretches", len(cut))
-	}
-	if got := crop(all, noon.Add(-time.Hour), noon.Add(time.Hour)); !bytes.Equal(got[0].Samples, samples) || !got[0].From.Equal(noon) {
-		t.Error("too much was cut")
-	}
-	if got := crop(all, noon.Add(time.Hour), noon.Add(2*time.Hour)); got != nil {
-		t.Errorf("%d stretches of another time", len(got))
 	}
 }

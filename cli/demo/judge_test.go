@@ -15,6 +15,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/cli/audit"
 	"tandem/internal/media"
 	"tandem/internal/rpc"
 	"tandem/internal/tone"
@@ -97,12 +98,12 @@ func TestVerdict(t *testing.T) {
 	log.Add(truth.Line{Type: truth.TypeStart, Origin: noon, Rate: 8000, Voice: truth.VoiceTones})
 	stated := []*tandemv1.Gap{{From: at(4 * time.Second), To: at(4400 * time.Millisecond), Cause: "interrupted"}}
 	held := &shelf{samples: map[string][]byte{}, gaps: map[string][]*tandemv1.Gap{"T1": stated, "T2": stated}}
-	channels := map[string]interval{}
+	channels := map[string]audit.Interval{}
 	for _, id := range []string{"T1", "T2"} {
 		log.Add(truth.Line{Type: truth.TypeChannel, Channel: id, Device: id, Sources: []string{"HS.L"}})
 		log.AddPackets(&truth.Range{Channel: id, Codec: "PCMU", SSRC: 1, Packets: 500, At: noon})
 		held.samples[id] = hush(spoken(t, id), 4000, 4400)
-		channels[id] = interval{noon, noon.Add(10 * time.Second)}
+		channels[id] = audit.Interval{From: noon, To: noon.Add(10 * time.Second)}
 	}
 	if err := log.Close(); err != nil {
 		t.Fatal(err)

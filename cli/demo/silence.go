@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/audit"
 )
 
 // fallSilent ends the calls and, unless the floor is to be kept, the switch;
@@ -42,8 +43,8 @@ func (f *floor) fallSilent(ctx context.Context) error {
 		if err != nil {
 			return false
 		}
-		segments, err := f.segments(ctx)
-		return err == nil && reached(held, segments)
+		bounds, err := f.bounds(ctx)
+		return err == nil && reached(held, bounds)
 	})
 }
 
@@ -52,15 +53,9 @@ func (f *floor) fallSilent(ctx context.Context) error {
 const slack = 100 * time.Millisecond
 
 // reached tells whether every channel has a file that goes to its last packet.
-func reached(held []*tandemv1.HeldChannel, segments []*tandemv1.Segment) bool {
-	ends := map[string]time.Time{}
-	for _, s := range segments {
-		if end := s.End.AsTime(); end.After(ends[s.Channel]) {
-			ends[s.Channel] = end
-		}
-	}
+func reached(held []*tandemv1.HeldChannel, bounds map[string]audit.Interval) bool {
 	for _, h := range held {
-		if h.LastPacket != nil && ends[h.Channel.GetId()].Before(h.LastPacket.AsTime().Add(-slack)) {
+		if h.LastPacket != nil && bounds[h.Channel.GetId()].To.Before(h.LastPacket.AsTime().Add(-slack)) {
 			return false
 		}
 	}
@@ -75,23 +70,4 @@ func (f *floor) held(ctx context.Context) ([]*tandemv1.HeldChannel, error) {
 		return nil, fmt.Errorf("list channels: %w", err)
 	}
 	return r.Msg.Channels, nil
-}
-
-// segments are all media files of the demo.
-func (f *floor) segments(ctx context.Context) ([]*tandemv1.Segment, error) {
-	ctx, cancel := context.WithTimeout(ctx, long)
-	defer cancel()
-	stream, err := f.media().ListSegments(ctx, connect.NewRequest(&tandemv1.ListSegmentsRequest{}))
-	if err != nil {
-		return nil, fmt.Errorf("list segments: %w", err)
-	}
-	defer stream.Close()
-	var all []*tandemv1.Segment
-	for stream.Receive() {
-		all = append(all, stream.Msg().Segment)
-	}
-	if err := stream.Err(); err != nil {
-		return nil, fmt.Errorf("list segments: %w", err)
-	}
-	return all, nil
 }

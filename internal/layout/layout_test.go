@@ -44,6 +44,7 @@ var floors = map[string]int{
 	"recorder/load":    tools,
 	"recorder/segment": tools,
 	"turretsim/truth":  tools,
+	"turretsim/voice":  values,
 
 	"director/provider/unigy": jobs,
 	"recorder/compact":        jobs,
@@ -55,6 +56,7 @@ var floors = map[string]int{
 	"turretsim": daemons,
 
 	"cli":           commands,
+	"cli/audit":     commands,
 	"cli/demo":      commands,
 	"cli/stories":   commands,
 	"cmd/director":  commands,
