@@ -237,6 +237,77 @@ func TestLateFirstPacket(t *testing.T) {
 	}
 }
 
+// A sender's clock that drifts, seen through a jittering network, moves no
+// segment further than a packet, cuts no crumbs, and leaves no seams.
+func TestDriftStaysWithinAPacket(t *testing.T) {
+	for _, ppm := range []float64{-200, 200} {
+		f := newFloor(t, t.TempDir(), func(c *Config) { c.Slot = time.Minute })
+		l := f.line(media.PCMU)
+		began, first := f.now, l.ts
+		const packets = 50 * 60 * 8
+		sentAt := func(samples int64) time.Time {
+			return began.Add(time.Duration(float64(samples) * 125e3 * (1 + ppm/1e6)))
+		}
+		for i := range packets {
+			s := l.next(f.now, "")
+			s.at = sentAt(int64(i * 160)).Add(time.Duration(i*7919%30) * time.Millisecond)
+			f.arrive(l, s)
+			f.now = f.now.Add(20 * time.Millisecond)
+			if i%3000 == 2999 {
+				f.rotate()
+				f.step()
+			}
+		}
+		segments := f.end()
+		if len(segments) != 9 { // the floor begins seven seconds into a minute
+			t.Errorf("%v ppm: %d segments", ppm, len(segments))
+		}
+		for i, s := range segments {
+			at := s.FirstTS - int64(first)
+			if a, b := s.Start.Sub(sentAt(at)), s.End.Sub(sentAt(at+s.Samples)); max(a.Abs(), b.Abs()) > 20*time.Millisecond {
+				t.Errorf("%v ppm: segment %d begins %v and ends %v off", ppm, i, a, b)
+			}
+			if i > 0 && (segments[i-1].FirstTS+segments[i-1].Samples != s.FirstTS || !segments[i-1].End.Equal(s.Start)) {
+				t.Errorf("%v ppm: a seam before segment %d", ppm, i)
+			}
+		}
+		f.close()
+	}
+}
+
+// Files begun in a step that was not committed go; everything else stays.
+func TestOrphansAreRemoved(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.talk(l, 100)
+	f.rotate()
+	f.step()
+	hour := filepath.Join(f.cfg.Media, segment.Folder(time.Now()))
+	old := filepath.Join(f.cfg.Media, segment.Folder(f.now.Add(-48*time.Hour)))
+	for _, dir := range []string{hour, old} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"begun.wav", "notes.txt"} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.talk(l, 100)
+	f.rotate()
+	f.restartCompactor()
+	f.step()
+	for path, want := range map[string]bool{hour + "/begun.wav": false, hour + "/notes.txt": true, old + "/begun.wav": true, old + "/notes.txt": true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+		os.Remove(path)
+	}
+	f.check(f.end(), always)
+}
+
 // Damage in the journal costs what it touches, is reported, and is a gap.
 func TestDamagedJournal(t *testing.T) {
 	f := newFloor(t, t.TempDir(), nil)
