@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"tandem/internal/media"
 	"tandem/internal/tone"
-	"tandem/turretsim/voice"
 )
 
 // benchShard is a shard whose streams all go to one socket that nobody reads:
@@ -36,9 +36,7 @@ func benchShard(b testing.TB, streams int, sources []string) *shard {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := &voice.Speaker{Source: source}
-			s.Say(voice.Always())
-			st.mix.Speakers = append(st.mix.Speakers, s)
+			st.mix.Steady = append(st.mix.Steady, source)
 		}
 		sh.start(st, 0)
 	}
@@ -97,5 +95,41 @@ func TestSendDoesNotAllocate(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { sh.send(tick, 0); tick++ }); n != 0 {
 		t.Errorf("%v allocations a tick of 20 packets", n)
+	}
+}
+
+// BenchmarkAttach dials 4,000 channels, director and switch in one process,
+// and lets them all send for a second: how long the dialling takes, and how
+// late the sender was at worst.
+func BenchmarkAttach(b *testing.B) {
+	cfg := testConfig(b)
+	cfg.TruthLog = ""
+	cfg.Floor.Turrets, cfg.Floor.Mixes = 1000, 4
+	for b.Loop() {
+		s, stop := startSwitch(b, cfg)
+		channels := login(b, s, "A").channels(b, 4000)
+		director := newSIPClient(b, "udp")
+		sink, err := listenUDP(netip.MustParseAddr("127.0.0.1"), 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		var g errgroup.Group
+		g.SetLimit(200)
+		for _, c := range channels {
+			g.Go(func() error { _, err := director.dial(c, offerOf(addrOf(sink), muxLine)); return err })
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(time.Since(began).Seconds(), "s/4000-dialogs")
+		before, sent := cpuTime(b), s.State().RTP.Datagrams
+		<-time.After(time.Second)
+		state := s.State()
+		b.ReportMetric(float64(state.RTP.Datagrams-sent), "packets/s")
+		b.ReportMetric(float64((cpuTime(b) - before).Milliseconds()), "cpu-ms/s")
+		b.ReportMetric(float64(state.RTP.LateMS), "worst-late-ms")
+		stop()
+		sink.Close()
 	}
 }

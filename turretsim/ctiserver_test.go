@@ -223,16 +223,14 @@ func TestDropStallAndRestart(t *testing.T) {
 // floor does not wait for it.
 func TestSlowConsumerIsCutOff(t *testing.T) {
 	cfg := testConfig(t)
-	cfg.CTI.Queue = 64 << 10
+	cfg.CTI.Queue = 3 << 20
 	cfg.CTI.Heartbeat = config.Duration(5 * time.Second)
 	s, _ := startSwitch(t, cfg)
 	c := login(t, s, "A")
 	c.until(t, cti.TypeSnapshotEnd)
 	eventually(t, "the slow link to be cut", func() bool {
-		for range 200 {
-			if err := s.Inject("cti_unknown_channel", Shot{}); err != nil {
-				t.Fatal(err)
-			}
+		if err := s.Inject("cti_long_line", Shot{}); err != nil { // a megabyte each
+			t.Fatal(err)
 		}
 		return s.State().Links == 0
 	})

@@ -259,28 +259,22 @@ func (f *floor) makeChannel(s *session, mix, copy string, sources []string) {
 	s.channels = append(s.channels, c)
 	dialable := &channel{id: c.ID, device: s.Device}
 	for _, source := range sources {
-		dialable.speakers = append(dialable.speakers, f.speaker(s.turret, source))
+		named, err := tone.NewSource(s.Device, source)
+		if err != nil {
+			panic(err) // profile makes only names that have a band
+		}
+		if f.voice() == truth.VoiceTones {
+			dialable.steady = append(dialable.steady, named)
+		} else {
+			dialable.speakers = append(dialable.speakers, s.turret.shard.speaker(speakerKey{s.Device, source}, named))
+		}
 	}
 	f.log.Add(truth.Line{Type: truth.TypeChannel, At: f.wall(f.now), Channel: c.ID, Session: s.ID, Device: s.Device, Mix: mix, Copy: copy, Sources: sources})
 	f.phone.offerChannel(dialable)
 	f.emit(cti.Message{Type: cti.TypeChannelAvailable, Channel: &c})
 }
 
-// speaker is a source's voice: by default it never stops.
-func (f *floor) speaker(t *turret, source string) *voice.Speaker {
-	return t.shard.speaker(speakerKey{t.device, source}, func() *voice.Speaker {
-		named, err := tone.NewSource(t.device, source)
-		if err != nil {
-			panic(err) // profile makes only names that have a band
-		}
-		s := &voice.Speaker{Source: named}
-		if f.voice() == truth.VoiceTones {
-			s.Say(voice.Always())
-		}
-		return s
-	})
-}
-
+// voice is how sources speak on this floor.
 func (f *floor) voice() string {
 	switch {
 	case len(f.clips) > 0:

@@ -15,18 +15,19 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tandem/internal/media"
+	"tandem/internal/tone"
 	"tandem/turretsim/truth"
 	"tandem/turretsim/voice"
 )
 
 const (
-	headerSize   = 12                   // RFC 3550 5.1, no CSRC
-	rangePackets = 50                   // a truth range is at most a second
-	srInterval   = int64(5 * rate)      // samples between two SRs of a channel
-	linkDelay    = packetSamples        // a voice change is heard one packet after the event
-	forgetAfter  = int64(2 * rate)      // how long an ended utterance is kept
-	idleCheck    = 500 * packetTicks    // ticks between two such clean-ups
-	reorderDelay = 30 * tickSamples * 1 // samples: past the next packet of 20 ms
+	headerSize   = 12                // RFC 3550 5.1, no CSRC
+	rangePackets = 50                // a truth range is at most a second
+	srInterval   = int64(5 * rate)   // samples between two SRs of a channel
+	linkDelay    = packetSamples     // a voice change is heard one packet after the event
+	forgetAfter  = int64(2 * rate)   // how long an ended utterance is kept
+	idleCheck    = 500 * packetTicks // ticks between two such clean-ups
+	reorderDelay = 30                // ticks: past the next packet of 20 ms
 )
 
 // stream is the media of one dialog. It belongs to its shard; every field is
@@ -349,13 +350,13 @@ func (sh *shard) finish() {
 	}
 }
 
-// speaker is the source of that name; it is made when first asked for.
-func (sh *shard) speaker(key speakerKey, create func() *voice.Speaker) *voice.Speaker {
+// speaker is the voice of a source; it is made when first asked for.
+func (sh *shard) speaker(key speakerKey, source tone.Source) *voice.Speaker {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.speakers[key]
 	if s == nil {
-		s = create()
+		s = &voice.Speaker{Source: source}
 		sh.speakers[key] = s
 	}
 	return s

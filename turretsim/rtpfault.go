@@ -36,7 +36,7 @@ func (sh *shard) faulty(st *stream, f *RTPFaults, datagram []byte, sample int64)
 	}
 	wait := int64(0)
 	if chance(rng, f.Reorder) {
-		wait = reorderDelay / tickSamples
+		wait = reorderDelay
 	}
 	if f.Jitter > 0 {
 		wait += rng.Int64N(int64(f.Jitter.Std()/time.Millisecond) + 1)

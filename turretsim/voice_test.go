@@ -89,7 +89,7 @@ func TestVoiceFromFile(t *testing.T) {
 	begin := joined[len(joined)-1]
 	offset := int(begin.T.Sub(list[0].From) / sampleTime)
 	at := bytes.Index(list[0].Samples, coded[:200])
-	if late := at - offset; at < 0 || late < 0 || late > 2*packetSamples {
+	if late := at - offset; at < 0 || late < 0 || late > 2*packetSamples+slow {
 		t.Fatalf("the file begins at sample %d, the leg at %d", at, offset)
 	}
 	heard := list[0].Samples[at:]
@@ -111,6 +111,10 @@ func TestVoiceFromFile(t *testing.T) {
 		t.Errorf("%v %v", check, err)
 	}
 }
+
+// slow is how many samples later a voice may begin when the machine is busy
+// with other tests: the switch takes back no packet that has been sent.
+const slow = rate / 5
 
 // alone says that no other leg began before the first one left.
 func alone(joined, left []cti.Message) bool {

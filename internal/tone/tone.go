@@ -37,6 +37,10 @@ const (
 	// amplitude of one tone: 18 sources of two tones each stay below the
 	// largest value of both G.711 laws (32124 and 32256).
 	amplitude = 888
+
+	// lift makes any sample of one source positive; 18 of them lifted and at
+	// their loudest are 63,936, within 16 bits.
+	lift = 2 * amplitude
 )
 
 // Pair is the two tones of one tenth, in Hz, the lower first.
@@ -124,6 +128,76 @@ func (s Source) Add(sum []int32, at int64) {
 	}
 }
 
+// Mix writes the sum of some sources in G.711, beginning with sample at of the
+// media clock: what Add for each and Compress would, several times as fast when at is
+// a multiple of four, as it is for packets. At most Bands sources; it never allocates.
+func Mix(dst []byte, codec media.Codec, sources []Source, at int64) {
+	t := tables()
+	for len(dst) > 0 {
+		tenth, offset := split(at)
+		n := min(len(dst), Tenth-int(offset), mixAtOnce)
+		if len(sources) == 1 {
+			sources[0].Code(dst[:n], codec, at)
+		} else {
+			t.mix(dst[:n], codec, sources, tenth, int(offset))
+		}
+		dst, at = dst[n:], at+int64(n)
+	}
+}
+
+// mixAtOnce is one packet of 20 ms.
+const mixAtOnce = 160
+
+// mix is Mix within one tenth, for at most mixAtOnce samples. It adds four samples at once, as lanes of 16
+// bits: every lane is lifted by amplitude so far that it never falls below
+// zero, and all of them together stay below 2^16.
+func (t *soundTables) mix(dst []byte, codec media.Codec, sources []Source, tenth int64, offset int) {
+	var lanes [mixAtOnce/4 + 1]uint64
+	first, last := offset/4, (offset+len(dst)+3)/4
+	sum := lanes[:last-first]
+	for _, s := range sources {
+		packed := t.pairs[s.voice(tenth)].packed[first:last]
+		for i, v := range packed {
+			sum[i] += v
+		}
+	}
+	law := media.LinearToMuLaw
+	if codec == media.PCMA {
+		law = media.LinearToALaw
+	}
+	lifted := uint16(len(sources) * lift)
+	if offset%4 == 0 && len(dst)%4 == 0 {
+		compressLanes(dst, codec, sum, lifted)
+		return
+	}
+	for i := range dst {
+		k := offset%4 + i
+		dst[i] = law(int16(uint16(sum[k/4]>>(k%4*16)) - lifted))
+	}
+}
+
+// compressLanes writes four bytes for each word of four lanes.
+func compressLanes(dst []byte, codec media.Codec, sum []uint64, lifted uint16) {
+	dst = dst[:4*len(sum)]
+	if codec == media.PCMA {
+		for i, v := range sum {
+			d := dst[4*i : 4*i+4 : 4*i+4]
+			d[0] = media.LinearToALaw(int16(uint16(v) - lifted))
+			d[1] = media.LinearToALaw(int16(uint16(v>>16) - lifted))
+			d[2] = media.LinearToALaw(int16(uint16(v>>32) - lifted))
+			d[3] = media.LinearToALaw(int16(uint16(v>>48) - lifted))
+		}
+		return
+	}
+	for i, v := range sum {
+		d := dst[4*i : 4*i+4 : 4*i+4]
+		d[0] = media.LinearToMuLaw(int16(uint16(v) - lifted))
+		d[1] = media.LinearToMuLaw(int16(uint16(v>>16) - lifted))
+		d[2] = media.LinearToMuLaw(int16(uint16(v>>32) - lifted))
+		d[3] = media.LinearToMuLaw(int16(uint16(v>>48) - lifted))
+	}
+}
+
 // Compress writes a sum of linear samples in G.711; what is too loud clips.
 // dst and sum have the same length.
 func Compress(dst []byte, codec media.Codec, sum []int32) {
@@ -163,6 +237,7 @@ func scramble(x uint64) uint64 {
 type sounds struct {
 	pair   Pair
 	linear [Tenth]int16
+	packed [Tenth / 4]uint64 // linear, lifted, four to a word, the first lowest
 	mu, a  [Tenth]byte
 }
 
@@ -174,7 +249,7 @@ type soundTables struct {
 	halves [Bands][2]half
 }
 
-// tables are made on first use: about 5 MB that most processes never need.
+// tables are made on first use: about 7 MB that most processes never need.
 var tables = sync.OnceValue(func() *soundTables {
 	var t soundTables
 	for band := range Bands {
@@ -208,6 +283,7 @@ func soundsOf(p Pair) sounds {
 	for i := range s.linear {
 		v := int16(math.Round(amplitude * (sine(p.Low, i) + sine(p.High, i))))
 		s.linear[i], s.mu[i], s.a[i] = v, media.LinearToMuLaw(v), media.LinearToALaw(v)
+		s.packed[i/4] |= uint64(v+lift) << (i % 4 * 16)
 	}
 	return s
 }

@@ -144,6 +144,29 @@ func TestCodeEqualsCompressedSum(t *testing.T) {
 	})
 }
 
+// The fast mix is the slow one, byte for byte, from every offset.
+func TestMixEqualsCompressedSum(t *testing.T) {
+	all := everySource(t, "t1")
+	rapid.Check(t, func(t *rapid.T) {
+		sources := all[:rapid.IntRange(0, len(all)).Draw(t, "sources")]
+		at, n := rapid.Int64Range(-5*Tenth, 1<<40).Draw(t, "at"), rapid.IntRange(0, 3*Tenth).Draw(t, "n")
+		if rapid.Bool().Draw(t, "aligned") {
+			at, n = at/4*4, n/4*4
+		}
+		for _, codec := range []media.Codec{media.PCMU, media.PCMA} {
+			sum, want, got := make([]int32, n), make([]byte, n), make([]byte, n)
+			for _, s := range sources {
+				s.Add(sum, at)
+			}
+			Compress(want, codec, sum)
+			Mix(got, codec, sources, at)
+			if string(got) != string(want) {
+				t.Fatalf("%s, %d sources at %d: the two mixes differ", codec, len(sources), at)
+			}
+		}
+	})
+}
+
 // Locate is exact from any offset, through a mix, with the clock wrong by seconds.
 func TestLocate(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -184,6 +207,7 @@ func TestPerPacketPathDoesNotAllocate(t *testing.T) {
 			s.Add(sum[:], at)
 		}
 		Compress(packet[:], media.PCMU, sum[:])
+		Mix(packet[:], media.PCMU, sources, at)
 		at += 160
 	}); n != 0 {
 		t.Errorf("%v allocations a packet", n)
@@ -203,16 +227,11 @@ func BenchmarkCode(b *testing.B) {
 
 func BenchmarkMixOfFour(b *testing.B) {
 	sources := everySource(b, "t1")[:4]
-	var sum [160]int32
 	var packet [160]byte
 	at := int64(0)
 	b.ReportAllocs()
 	for b.Loop() {
-		clear(sum[:])
-		for _, s := range sources {
-			s.Add(sum[:], at)
-		}
-		Compress(packet[:], media.PCMU, sum[:])
+		Mix(packet[:], media.PCMU, sources, at)
 		at += 160
 	}
 }

@@ -29,10 +29,10 @@ type sourceKey struct{ device, source string }
 
 // spoken is one channel: who is mixed on it and what of that was sent.
 type spoken struct {
-	id, device, session string
-	sources             []string
-	speakers            []*voice.Speaker
-	ranges              []sent // by first sample
+	id      string
+	mix     voice.Mix // to be copied: it keeps a buffer
+	sources []tone.Source
+	ranges  []sent // by first sample
 }
 
 // sent is packets sent without a break, [from, to) on the media clock, the
@@ -97,15 +97,7 @@ func (b *builder) line(l Line) error {
 	case TypeStart:
 		a.Origin, a.Voice = l.Origin, l.Voice
 	case TypeChannel:
-		c := &spoken{id: l.Channel, device: l.Device, session: l.Session, sources: l.Sources}
-		for _, source := range l.Sources {
-			s, err := b.speaker(l.Device, source)
-			if err != nil {
-				return err
-			}
-			c.speakers = append(c.speakers, s)
-		}
-		a.channels[l.Channel] = c
+		return b.channel(l)
 	case TypePackets:
 		return b.packets(l)
 	case TypeUtterance:
@@ -120,6 +112,25 @@ func (b *builder) line(l Line) error {
 	return nil
 }
 
+func (b *builder) channel(l Line) error {
+	c := &spoken{id: l.Channel}
+	for _, name := range l.Sources {
+		s, err := b.speaker(l.Device, name)
+		if err != nil {
+			return err
+		}
+		c.sources = append(c.sources, s.Source)
+		if b.account.Voice != VoiceTones {
+			c.mix.Speakers = append(c.mix.Speakers, s)
+		}
+	}
+	if b.account.Voice == VoiceTones {
+		c.mix.Steady = c.sources
+	}
+	b.account.channels[l.Channel] = c
+	return nil
+}
+
 func (b *builder) speaker(device, source string) (*voice.Speaker, error) {
 	key := sourceKey{device, source}
 	if s := b.account.speakers[key]; s != nil {
@@ -130,9 +141,6 @@ func (b *builder) speaker(device, source string) (*voice.Speaker, error) {
 		return nil, err
 	}
 	s := &voice.Speaker{Source: named}
-	if b.account.Voice == VoiceTones {
-		s.Say(voice.Always())
-	}
 	b.account.speakers[key] = s
 	return s, nil
 }

@@ -152,7 +152,7 @@ func (j *Judge) judge(c *spoken, stretches []Stretch, gaps []Gap) tally {
 
 	var runs []run
 	for _, s := range stretches {
-		w := walk{account: j.account, c: c, stretch: s, sent: sentAll, mix: voice.Mix{Speakers: c.speakers}}
+		w := walk{account: j.account, c: c, stretch: s, sent: sentAll, mix: c.mix}
 		w.run()
 		runs = append(runs, w.runs...)
 		t.foreign += w.foreign
@@ -449,8 +449,8 @@ func (w *walk) listen(block []byte, at int64) bool {
 	for i, b := range rest {
 		linear[i] = w.stretch.Codec.ToLinear(b)
 	}
-	for _, s := range w.c.speakers {
-		if m, ok := s.Source.Locate(linear, at+w.delta, anywhere); ok && w.search(block, at, m, nearby) {
+	for _, s := range w.c.sources {
+		if m, ok := s.Locate(linear, at+w.delta, anywhere); ok && w.search(block, at, m, nearby) {
 			return true
 		}
 	}

@@ -75,9 +75,7 @@ func spokenBy(t testing.TB, device string, from int64, packets int) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &voice.Speaker{Source: source}
-		s.Say(voice.Always())
-		mix.Speakers = append(mix.Speakers, s)
+		mix.Steady = append(mix.Steady, source)
 	}
 	b := make([]byte, packets*PacketSamples)
 	mix.Fill(b, media.PCMA, from)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"tandem/internal/media"
-	"tandem/turretsim/voice"
 )
 
 // LegCheck is how an exported leg compares with what was spoken.
@@ -82,7 +81,7 @@ func (a *Account) hear(l *Leg, codec media.Codec, from, to int64) ([]byte, error
 		if i == len(l.Parts)-1 {
 			end = to
 		}
-		mix := voice.Mix{Speakers: c.speakers}
+		mix := c.mix
 		mix.Fill(want[begin-from:end-from], codec, begin)
 	}
 	return want, nil

@@ -18,9 +18,6 @@ type Utterance struct {
 	Clip     *Clip // nil: the source's tones
 }
 
-// Always is a source's tones without beginning or end.
-func Always() Utterance { return Utterance{From: math.MinInt64, To: Forever} }
-
 // Speaker is one source and all it says. It is a plain value with no lock:
 // one goroutine at a time.
 type Speaker struct {
@@ -64,12 +61,6 @@ func (s *Speaker) Speaks(from, to int64) bool {
 	return len(next) > 0 && next[0].From < to
 }
 
-// whole says whether the source speaks its tones through all of [from, to).
-func (s *Speaker) whole(from, to int64) bool {
-	next := s.from(from)
-	return len(next) > 0 && next[0].Clip == nil && next[0].From <= from && to <= next[0].To
-}
-
 // add adds what is said from sample at on to sum.
 func (s *Speaker) add(sum []int32, at int64) {
 	end := at + int64(len(sum))
@@ -93,12 +84,16 @@ func (s *Speaker) add(sum []int32, at int64) {
 // Mix is the sum of some sources in G.711. The zero value is silence. It
 // keeps a buffer: one goroutine at a time.
 type Mix struct {
-	Speakers []*Speaker
+	Steady   []tone.Source // send their tones all the time
+	Speakers []*Speaker    // speak now and then
 	sum      []int32
 }
 
 // Speaks says whether any source says anything in [from, to).
 func (m *Mix) Speaks(from, to int64) bool {
+	if len(m.Steady) > 0 {
+		return true
+	}
 	for _, s := range m.Speakers {
 		if s.Speaks(from, to) {
 			return true
@@ -110,9 +105,8 @@ func (m *Mix) Speaks(from, to int64) bool {
 // Fill writes the mix from sample at of the media clock on. After the first
 // call of a length it does not allocate.
 func (m *Mix) Fill(dst []byte, codec media.Codec, at int64) {
-	end := at + int64(len(dst))
-	if len(m.Speakers) == 1 && m.Speakers[0].whole(at, end) {
-		m.Speakers[0].Source.Code(dst, codec, at)
+	if len(m.Speakers) == 0 {
+		tone.Mix(dst, codec, m.Steady, at)
 		return
 	}
 	if cap(m.sum) < len(dst) {
@@ -120,6 +114,9 @@ func (m *Mix) Fill(dst []byte, codec media.Codec, at int64) {
 	}
 	sum := m.sum[:len(dst)]
 	clear(sum)
+	for _, s := range m.Steady {
+		s.Add(sum, at)
+	}
 	for _, s := range m.Speakers {
 		s.add(sum, at)
 	}

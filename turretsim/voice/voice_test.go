@@ -146,6 +146,25 @@ func TestMixIsSampleExact(t *testing.T) {
 	}
 }
 
+// Sources that never stop mix with those that do.
+func TestSteadyAndSpeaking(t *testing.T) {
+	steady, now := speaker(t, "HS.L"), speaker(t, "HS.R")
+	now.Say(Utterance{From: 100, To: 200})
+	m := Mix{Steady: []tone.Source{steady.Source}, Speakers: []*Speaker{now}}
+	want := make([]int32, 300)
+	steady.Source.Add(want, 0)
+	now.Source.Add(want[100:200], 100)
+	got, coded := make([]byte, 300), make([]byte, 300)
+	m.Fill(got, media.PCMA, 0)
+	tone.Compress(coded, media.PCMA, want)
+	if string(got) != string(coded) {
+		t.Error("the mix differs from its sum")
+	}
+	if !m.Speaks(500, 600) {
+		t.Error("a steady source was silent")
+	}
+}
+
 // A clip longer or shorter than its utterance ends with whichever ends first.
 func TestClipAndUtteranceOfDifferentLength(t *testing.T) {
 	for _, to := range []int64{20, 200} {
