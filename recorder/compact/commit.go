@@ -120,16 +120,15 @@ func (c *Compactor) seal() (int, error) {
 	return sealed, nil
 }
 
-// remove removes compacted journal files, but never the newest file: a writer
-// numbers its files behind those it finds.
+// remove removes compacted journal files.
 func (c *Compactor) remove() error {
 	files, err := journal.Files(c.cfg.Journal)
 	if err != nil {
 		return err
 	}
 	removed := false
-	for i, f := range files {
-		if f.Number > c.number || i == len(files)-1 {
+	for _, f := range files {
+		if f.Number > c.number {
 			break
 		}
 		if err := os.Remove(f.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -308,6 +308,81 @@ func TestOrphansAreRemoved(t *testing.T) {
 	f.check(f.end(), always)
 }
 
+// A file waits until every leg that keeps some of it has been announced; a leg
+// announced later still keeps all that was not decided yet.
+func TestLegsAnnouncedLate(t *testing.T) {
+	f := newFloor(t, t.TempDir(), func(c *Config) { c.KeepAll, c.Slot = false, time.Hour })
+	defer f.close()
+	l := f.line(media.PCMU)
+	f.talk(l, 500)
+	f.rotate()
+	f.now = f.now.Add(f.cfg.PreRoll + f.cfg.Lateness - time.Millisecond)
+	if sum := f.step(); sum.Files != 0 || f.c.Lag() == 0 {
+		t.Fatalf("a young file was compacted: %+v, %d bytes wait", sum, f.c.Lag())
+	}
+	f.now = f.now.Add(time.Millisecond)
+	if sum := f.step(); sum.Files != 1 || sum.Unkept != 500 {
+		t.Fatalf("%+v", sum)
+	}
+	decided := l.clock
+	f.now = decided
+	if err := f.cat.PutRecords(t.Context(), nil, []catalog.Leg{{ID: "l", Channels: []string{string(l.ID)}, Start: decided.Add(-time.Second)}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.talk(l, 500)
+	f.check(f.end(), func(_ *line, at time.Time) (bool, bool) { return !at.Before(decided), true })
+}
+
+// What has been compacted is removed, even by a compactor that comes after the
+// one that died before removing it, and is not compacted again.
+func TestCompactedFilesGo(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	l := f.line(media.PCMU)
+	for range 3 {
+		f.talk(l, 10)
+		f.rotate()
+	}
+	f.crashAt = "committed"
+	f.step()
+	if files, err := journal.Files(f.cfg.Journal); err != nil || len(files) != 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	f.reboot(l, 0)
+	f.talk(l, 10)
+	f.rotate()
+	if sum := f.step(); sum.Files != 1 || sum.Packets != 10 {
+		t.Errorf("%+v", sum)
+	}
+	f.check(f.end(), always)
+}
+
+// A channel whose end is lost with a piece of the journal ends with the next
+// file, which does not list it.
+func TestUnlistedChannelEnds(t *testing.T) {
+	f := newFloor(t, t.TempDir(), nil)
+	defer f.close()
+	gone, stays := f.line(media.PCMU), f.line(media.PCMU)
+	f.talk(gone, 50)
+	f.rotate()
+	f.note(journal.Note{Closed: &journal.Closed{Num: gone.Num, At: f.now, Cause: "logged_off"}})
+	f.rotate() // this file will be lost
+	f.talk(stays, 50)
+	f.rotate()
+	files, err := journal.Files(f.cfg.Journal)
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	if err := os.Remove(files[1].Path); err != nil {
+		t.Fatal(err)
+	}
+	f.step()
+	open, err := f.cat.OpenSegments(t.Context())
+	if err != nil || len(open) != 1 || open[0].Num != stays.Num {
+		t.Errorf("%+v, %v", open, err)
+	}
+}
+
 // Damage in the journal costs what it touches, is reported, and is a gap.
 func TestDamagedJournal(t *testing.T) {
 	f := newFloor(t, t.TempDir(), nil)
