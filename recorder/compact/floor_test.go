@@ -52,17 +52,18 @@ type tester interface {
 // floor is a recorder whose packets and clock a test makes, around a real
 // journal, catalog and compactor; and the model of what must come out.
 type floor struct {
-	t       tester
-	dir     string
-	cfg     Config
-	cat     *catalog.Catalog
-	c       *Compactor
-	w       *journal.Writer
-	stop    func()
-	boot    int
-	now     time.Time // of the floor
-	lines   []*line
-	crashAt string
+	t        tester
+	dir      string
+	cfg      Config
+	cat      *catalog.Catalog
+	c        *Compactor
+	w        *journal.Writer
+	stop     func()
+	boot     int
+	fileSize int64
+	now      time.Time // of the floor
+	lines    []*line
+	crashAt  string
 }
 
 // line is a channel's sender, and what of it was journalled.
@@ -91,7 +92,7 @@ var errCrash = errors.New("abandoned by the test")
 
 func newFloor(t tester, dir string, change func(*Config)) *floor {
 	t.Helper()
-	f := &floor{t: t, dir: dir, cfg: DefaultConfig(), now: time.Now().UTC().Add(-24 * time.Hour).Truncate(time.Minute).Add(7 * time.Second)}
+	f := &floor{t: t, dir: dir, fileSize: 1 << 20, cfg: DefaultConfig(), now: time.Now().UTC().Add(-24 * time.Hour).Truncate(time.Minute).Add(7 * time.Second)}
 	f.cfg.Journal, f.cfg.Media, f.cfg.Slot = filepath.Join(dir, "journal"), filepath.Join(dir, "media"), 10*time.Second
 	f.cfg.KeepAll = true
 	if change != nil {
@@ -137,7 +138,7 @@ func memory(t *testing.T) string {
 func (f *floor) start() {
 	f.boot++
 	cfg := journal.DefaultConfig()
-	cfg.Boot, cfg.SyncInterval, cfg.FileSize, cfg.BlockSize, cfg.QueueSize = fmt.Sprint(f.boot), time.Hour, 1<<20, 128<<10, 1<<20
+	cfg.Boot, cfg.SyncInterval, cfg.FileSize, cfg.BlockSize, cfg.QueueSize = fmt.Sprint(f.boot), time.Hour, f.fileSize, 128<<10, 1<<20
 	w, err := journal.Open(f.cfg.Journal, cfg)
 	if err != nil {
 		f.t.Fatal(err)
