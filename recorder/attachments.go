@@ -40,9 +40,10 @@ const (
 	refusedNoPort   = "no_port"
 )
 
-// reopen listens again on every port that was open when the recorder
-// stopped. A channel whose port is taken is closed, so that its director
-// finds it missing and attaches it anew.
+// reopen listens again on every port that was open when the recorder stopped.
+// Where another program took the port meanwhile it takes another one: the
+// attachment goes on, the director sees the new endpoint in the inventory and
+// moves the media there, and the sequence numbers tell what was missed.
 func (a *attachments) reopen(ctx context.Context) error {
 	var err error
 	if a.lastNum, err = a.catalog.LastNum(ctx); err != nil {
@@ -52,20 +53,29 @@ func (a *attachments) reopen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var lost []catalog.Attachment
+	var changed []catalog.Attachment
 	for _, row := range rows {
-		if err := a.listen(&row); err != nil {
-			slog.Warn("channel not reopened", "channel", row.Channel, "port", row.Port, "err", err)
-			row.Closed, row.Cause = time.Now(), "port_taken"
-			lost = append(lost, row)
-			continue
+		port := row.Port
+		err := a.listen(&row)
+		if err != nil {
+			slog.Warn("port taken while the recorder was down", "channel", row.Channel, "port", port, "err", err)
+			row.Port = 0
+			err = a.listen(&row)
 		}
-		a.open[row.Channel] = row
+		if err != nil {
+			slog.Error("channel not reopened", "channel", row.Channel, "err", err)
+			row.Closed, row.Cause = time.Now(), refusedNoPort
+		} else {
+			a.open[row.Channel] = row
+		}
+		if err != nil || row.Port != port {
+			changed = append(changed, row)
+		}
 	}
 	if len(rows) > 0 {
-		slog.Info("channels reopened", "channels", len(rows)-len(lost), "lost", len(lost))
+		slog.Info("channels reopened", "channels", len(a.open), "not", len(rows)-len(a.open))
 	}
-	return a.catalog.PutAttachments(ctx, lost)
+	return a.catalog.PutAttachments(ctx, changed)
 }
 
 // listen opens the row's port, or any when it has none yet.

@@ -205,7 +205,7 @@ func (s *stream) keep(h header, arrival int64) {
 // switch that restarts a stream must be recorded from its first packet, and
 // somebody else's packets must not drown the stream.
 func (s *stream) admitForeign(h header, arrival int64) Reason {
-	if !s.latched || arrival-s.last >= silentBefore || s.outnumbered(h, arrival) {
+	if !s.latched || s.replaces(h, arrival) {
 		s.latch(h, arrival)
 		return accepted
 	}
@@ -224,9 +224,11 @@ func (s *stream) latch(h header, arrival int64) {
 	s.keep(h, arrival)
 }
 
-// outnumbered says whether the sender of h has, for a while, sent twice what
-// the latched one did, and no more than a stream may.
-func (s *stream) outnumbered(h header, arrival int64) bool {
+// replaces says whether the sender of h has taken the latched one's place: for
+// a while it has sent no more than a stream may, and the latched one nothing,
+// or less than half of that. A flood never does, however long it drowns the
+// stream.
+func (s *stream) replaces(h header, arrival int64) bool {
 	r := &s.rival
 	if r.ssrc != h.ssrc || r.packets == 0 {
 		*r = rival{ssrc: h.ssrc, since: arrival, packets: 1, own: s.count.received}
@@ -234,11 +236,11 @@ func (s *stream) outnumbered(h header, arrival int64) bool {
 	}
 	r.packets++
 	window := arrival - r.since
-	if window < persists {
+	own := s.count.received - r.own
+	if window < persists && (own > 0 || window < silentBefore) {
 		return false
 	}
-	own := s.count.received - r.own
-	sane := int64(r.packets)*s.limit.interval <= window
+	sane := int64(r.packets)*s.limit.interval <= window+s.limit.depth
 	wins := sane && r.packets >= 2*own
 	*r = rival{}
 	return wins
