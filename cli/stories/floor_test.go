@@ -126,6 +126,21 @@ func (f *floor) attached() int {
 	return min(status.Recorders[0].Channels, status.Directors[0].Channels)
 }
 
+// dialogs is how many channels have a live dialog, as the director counts.
+func (f *floor) dialogs() (n int) {
+	f.t.Helper()
+	for line := range bytes.Lines(f.recctl("--json", "channels")) {
+		var c struct{ State string }
+		if err := json.Unmarshal(line, &c); err != nil {
+			f.t.Fatalf("channels --json: %v: %s", err, line)
+		}
+		if c.State == "attached" {
+			n++
+		}
+	}
+	return n
+}
+
 // recorderMetrics are what Prometheus would read, by name.
 func (f *floor) recorderMetrics() map[string]float64 {
 	f.t.Helper()
