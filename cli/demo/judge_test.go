@@ -75,10 +75,8 @@ func spoken(t *testing.T, device string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &voice.Speaker{Source: source}
-	s.Say(voice.Always())
 	samples := make([]byte, 10*8000)
-	(&voice.Mix{Speakers: []*voice.Speaker{s}}).Fill(samples, media.PCMU, 0)
+	(&voice.Mix{Steady: []tone.Source{source}}).Fill(samples, media.PCMU, 0)
 	return samples
 }
 
