@@ -154,7 +154,7 @@ func (f *floor) start() {
 		}
 	}
 	for _, l := range f.lines {
-		f.note(journal.Note{Opened: &l.Channel})
+		f.note(opened(l.Channel))
 	}
 }
 
@@ -170,12 +170,15 @@ func (f *floor) note(n journal.Note) {
 	}
 }
 
+// opened is a note of its own: the journal keeps what it is given.
+func opened(c journal.Channel) journal.Note { return journal.Note{Opened: &c} }
+
 func (f *floor) line(codec media.Codec) *line {
 	num := uint32(len(f.lines) + 1)
 	l := &line{Channel: journal.Channel{Num: num, ID: call.ChannelID(fmt.Sprintf("s%d.m1.A", num)), Copy: call.CopyA, Codec: codec, PayloadType: codec.PayloadType(), Opened: f.now},
 		ssrc: num * 1000, seq: uint16(65000 + num), ts: 1<<32 - 9000, clock: f.now, rnd: rand.New(rand.NewPCG(1, uint64(num)))}
 	f.lines = append(f.lines, l)
-	f.note(journal.Note{Opened: &l.Channel})
+	f.note(opened(l.Channel))
 	return l
 }
 

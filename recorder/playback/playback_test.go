@@ -126,12 +126,15 @@ func (f *floor) close() {
 	f.cat.Close()
 }
 
+// opened is a note of its own: the journal keeps what it is given.
+func opened(c journal.Channel) journal.Note { return journal.Note{Opened: &c} }
+
 func (f *floor) line(id call.ChannelID, codec media.Codec) *line {
 	num := uint32(len(f.lines) + 1)
 	l := &line{Channel: journal.Channel{Num: num, ID: id, Copy: call.CopyA, Codec: codec, PayloadType: codec.PayloadType(), Opened: f.base},
 		seq: 65500, rnd: rand.New(rand.NewPCG(2, uint64(num)))}
 	f.lines = append(f.lines, l)
-	f.note(journal.Note{Opened: &l.Channel})
+	f.note(opened(l.Channel))
 	return l
 }
 
@@ -206,7 +209,7 @@ func (f *floor) reboot(l *line, n int) {
 	l.gaps[len(l.gaps)-1].cause = call.CauseInterrupted
 	f.start()
 	for _, l := range f.lines {
-		f.note(journal.Note{Opened: &l.Channel})
+		f.note(opened(l.Channel))
 	}
 }
 
