@@ -1,17 +1,14 @@
 package stories
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
-	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
-	"tandem/internal/media"
 	"tandem/turretsim/truth"
 )
 
@@ -23,8 +20,11 @@ func TestSoak(t *testing.T) {
 	if turrets == 0 || minutes == 0 {
 		t.Skip("make soak runs it: it takes long")
 	}
-	// Files cost the switch less than tones on every source, and it shares two cores with the recorder.
-	f := newFloor(t, settings{turrets: turrets, mixes: 4, keep: "calls", rtp: fmt.Sprintf("shards = 2\nvoice = [%q]", speech(t)), floor: "calls_per_minute = 1.0\ncall_length = \"20s\"\nlogon_interval = \"10ms\""})
+	// Turrets that are silent send nothing: with all 4,000 channels sending all the time the switch,
+	// which shares two cores with the recorder, would fall behind its own clock. TANDEM_SOAK_ALWAYS_ON does that.
+	vad := os.Getenv("TANDEM_SOAK_ALWAYS_ON") == ""
+	f := newFloor(t, settings{turrets: turrets, mixes: 4, keep: "calls", rtp: fmt.Sprintf("vad = %v", vad),
+		floor: "calls_per_minute = 2.0\ncall_length = \"45s\"\nlogon_interval = \"10ms\""})
 	t.Logf("minute  packets/s  packets     lost  dropped  recorder MiB  switch MiB  director MiB  legs")
 	var first, last int64
 	var before uint64
@@ -53,8 +53,15 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	exact := 0
-	for i, leg := range f.legs() {
-		if leg.State != "complete" || i%50 != 0 {
+	legs := f.legs()
+	moved := map[string]bool{} // their stays are looked at in another story
+	for _, leg := range legs {
+		if name, _, ok := strings.Cut(leg.Leg, "+"); ok {
+			moved[name], moved[leg.Leg] = true, true
+		}
+	}
+	for i, leg := range legs {
+		if leg.State != "complete" || i%50 != 0 || moved[leg.Leg] {
 			continue
 		}
 		format, audio := f.exportLeg(leg.Leg)
@@ -64,26 +71,8 @@ func TestSoak(t *testing.T) {
 		}
 		exact++
 	}
-	t.Logf("%d legs of all looked at, each exact", exact)
+	t.Logf("%d of %d legs looked at", exact, len(legs))
 	f.recctl("verify", "--deep")
-}
-
-// speech is a file of 15 s that never repeats: a tone that climbs.
-func speech(t *testing.T) string {
-	t.Helper()
-	const rate, samples = 8000, 15 * 8000
-	file := media.WAVHeader(media.WAVFormat{SampleRate: rate}, samples)
-	text := file[:]
-	phase := 0.0
-	for i := range samples {
-		phase += 2 * math.Pi * (300 + 2500*float64(i)/samples) / rate
-		text = binary.LittleEndian.AppendUint16(text, uint16(int16(8000*math.Sin(phase))))
-	}
-	path := filepath.Join(t.TempDir(), "speech.wav")
-	if err := os.WriteFile(path, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 func number(name string) int {
