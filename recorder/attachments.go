@@ -3,10 +3,11 @@ package recorder
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -162,7 +163,7 @@ func (a *attachments) update(ctx context.Context, updates []*tandemv1.ChannelUpd
 		row.Codec, row.PayloadType = codecFrom(u.GetCodec()), uint8(u.GetPayloadType())
 		row.RTCPMux, row.Dialog = u.GetRtcpMux(), u.GetDialog()
 		if r := u.GetRemote(); r != nil {
-			row.Remote = fmt.Sprintf("%s:%d", r.GetHost(), r.GetRtpPort())
+			row.Remote = hostPort(r)
 		}
 		if err := a.settle(row); err != nil {
 			slog.Warn("channel not settled", "channel", row.Channel, "err", err)
@@ -251,6 +252,10 @@ func attachmentFrom(want *tandemv1.OpenChannel) catalog.Attachment {
 
 func endpointOf(row catalog.Attachment) *tandemv1.Endpoint {
 	return &tandemv1.Endpoint{Host: row.Host, RtpPort: uint32(row.Port)}
+}
+
+func hostPort(e *tandemv1.Endpoint) string {
+	return net.JoinHostPort(e.GetHost(), strconv.Itoa(int(e.GetRtpPort())))
 }
 
 func channelProto(row catalog.Attachment) *tandemv1.Channel {

@@ -1,0 +1,261 @@
+package recorder
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/pion/rtp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/config"
+	"tandem/internal/media"
+	"tandem/internal/rpc"
+)
+
+// bench is a recorder under test with its clients.
+type bench struct {
+	t       *testing.T
+	cfg     Config
+	control tandemv1connect.RecorderServiceClient
+	media   tandemv1connect.MediaServiceClient
+	stop    func()
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := ln.Addr().String()
+	ln.Close()
+	cfg := DefaultConfig()
+	cfg.Control, cfg.Metrics, cfg.Dir = at, "", t.TempDir()
+	cfg.RTP.PortMin, cfg.RTP.PortMax, cfg.RTP.Tick = 44000, 45998, config.Duration(10*time.Millisecond)
+	cfg.Media.Keep, cfg.Limits.Reserve, cfg.Limits.MaxChannels = keepAll, 0, 3
+	client := rpc.NewClient()
+	t.Cleanup(client.CloseIdleConnections)
+	b := &bench{t: t, cfg: cfg, control: tandemv1connect.NewRecorderServiceClient(client, "http://"+at), media: tandemv1connect.NewMediaServiceClient(client, "http://"+at)}
+	b.start()
+	t.Cleanup(func() { b.stop() })
+	return b
+}
+
+func (b *bench) start() {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, b.cfg) }()
+	b.stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.t.Errorf("recorder: %v", err)
+		}
+		b.stop = func() {}
+	}
+	b.until("the recorder is ready", func() bool { return b.ready() })
+}
+
+func (b *bench) until(what string, done func() bool) {
+	b.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("not within ten seconds: %s", what)
+		}
+	}
+}
+
+func (b *bench) ready() bool {
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Second)
+	defer cancel()
+	stream, err := b.control.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: "a", Group: "primary"}))
+	return err == nil && stream.Receive() && stream.Msg().GetLoad().GetReady()
+}
+
+func (b *bench) open(ids ...string) []*tandemv1.OpenedChannel {
+	b.t.Helper()
+	r := &tandemv1.OpenChannelsRequest{Order: order(2, "a")}
+	for _, id := range ids {
+		r.Channels = append(r.Channels, &tandemv1.OpenChannel{Channel: &tandemv1.Channel{Id: id, Copy: "A", Mix: "m1", Session: &tandemv1.Session{Id: "s"}}})
+	}
+	answer, err := b.control.OpenChannels(b.t.Context(), connect.NewRequest(r))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return answer.Msg.Channels
+}
+
+func (b *bench) settle(id string, dialog string) {
+	b.t.Helper()
+	_, err := b.control.UpdateChannels(b.t.Context(), connect.NewRequest(&tandemv1.UpdateChannelsRequest{Order: order(2, "a"),
+		Channels: []*tandemv1.ChannelUpdate{{Channel: id, Codec: tandemv1.Codec_CODEC_PCMU, RtcpMux: true, Dialog: []byte(dialog)}}}))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) held() map[string]*tandemv1.HeldChannel {
+	b.t.Helper()
+	r, err := b.control.Inventory(b.t.Context(), connect.NewRequest(&tandemv1.InventoryRequest{}))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	held := map[string]*tandemv1.HeldChannel{}
+	for _, h := range r.Msg.Inventory.Channels {
+		held[h.Channel.Id] = h
+	}
+	return held
+}
+
+// say sends packets from to to (not included); each is filled with its number.
+func (b *bench) say(to *tandemv1.Endpoint, from, until int) {
+	b.t.Helper()
+	conn, err := net.Dial("udp4", hostPort(to))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer conn.Close()
+	for i := from; i < until; i++ {
+		p := rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(i), Timestamp: uint32(i) * 160, SSRC: 7}, Payload: bytes.Repeat([]byte{byte(i + 1)}, 160)}
+		data, err := p.Marshal()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if _, err := conn.Write(data); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+func TestOpenChannels(t *testing.T) {
+	b := newBench(t)
+	first := b.open("a", "b")
+	if p := first[0].Endpoint.GetRtpPort(); p == 0 || p%2 != 0 || p == first[1].Endpoint.GetRtpPort() {
+		t.Errorf("endpoints %v", first)
+	}
+	again := b.open("b", "c", "d")
+	if again[0].Endpoint.GetRtpPort() != first[1].Endpoint.GetRtpPort() {
+		t.Errorf("opened twice: %v, then %v", first[1], again[0])
+	}
+	if again[1].Refused != "" || again[2].Refused != refusedLimit || again[2].Endpoint != nil {
+		t.Errorf("a limit of 3: %v", again)
+	}
+	_, err := b.control.OpenChannels(t.Context(), connect.NewRequest(&tandemv1.OpenChannelsRequest{Order: order(2, "a"), Channels: []*tandemv1.OpenChannel{{}}}))
+	if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a channel without an id: %v", err)
+	}
+	_, err = b.control.CloseChannels(t.Context(), connect.NewRequest(&tandemv1.CloseChannelsRequest{Order: order(1, "z"), Channels: []*tandemv1.CloseChannel{{Channel: "a"}}}))
+	if refusalOf(t, err); len(b.held()) != 3 {
+		t.Errorf("a stale order closed a channel: %v", b.held())
+	}
+	for range 2 { // idempotent
+		if _, err = b.control.CloseChannels(t.Context(), connect.NewRequest(&tandemv1.CloseChannelsRequest{Order: order(2, "a"),
+			Channels: []*tandemv1.CloseChannel{{Channel: "a", Cause: "logged_off"}}})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if held := b.held(); len(held) != 2 || held["a"] != nil {
+		t.Errorf("held %v", held)
+	}
+}
+
+func TestRecordsSurviveTheRecorder(t *testing.T) {
+	b := newBench(t)
+	now := timestamppb.Now()
+	put := func(m *tandemv1.PutRecordsRequest) error {
+		m.Order = order(2, "a")
+		_, err := b.control.PutRecords(t.Context(), connect.NewRequest(m))
+		return err
+	}
+	if err := put(&tandemv1.PutRecordsRequest{Legs: []*tandemv1.Leg{{Id: "l"}}}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a leg without a call: %v", err)
+	}
+	if err := put(&tandemv1.PutRecordsRequest{Calls: []*tandemv1.Call{{Id: "c", Line: "L1", Start: now}}, Legs: []*tandemv1.Leg{{Id: "l", Call: "c", UserName: "Ada", Channels: []string{"a"}, Start: now}}}); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		r, err := b.media.SearchCalls(t.Context(), connect.NewRequest(&tandemv1.SearchCallsRequest{Agent: "ada"}))
+		if err != nil || len(r.Msg.Legs) != 1 || r.Msg.Legs[0].Call.Line != "L1" {
+			t.Fatalf("%v, %v", r, err)
+		}
+		return r.Msg.Legs[0].State
+	}
+	if got := state(); got != "recording" {
+		t.Errorf("state %s", got)
+	}
+	b.stop()
+	b.start()
+	if got := state(); got != "interrupted" {
+		t.Errorf("after a restart: state %s", got)
+	}
+}
+
+// A port that another program took while the recorder was down costs the
+// channel its port and nothing else: the audio goes on in the same attachment.
+func TestPortTaken(t *testing.T) {
+	b := newBench(t)
+	endpoint := b.open("a")[0].Endpoint
+	b.settle("a", "the dialog")
+	b.say(endpoint, 0, 10)
+	b.until("ten packets are kept", func() bool { return b.held()["a"].Packets == 10 })
+	b.stop()
+	taken, err := net.ListenPacket("udp4", hostPort(endpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	b.start()
+	h := b.held()["a"]
+	if h == nil || h.Endpoint.RtpPort == endpoint.RtpPort || string(h.Dialog) != "the dialog" || h.Codec != tandemv1.Codec_CODEC_PCMU {
+		t.Fatalf("held %v", h)
+	}
+	b.say(h.Endpoint, 15, 20) // five were lost on the way
+	b.until("five more are kept", func() bool { return b.held()["a"].Packets == 5 })
+
+	audio, gaps := b.export("a")
+	for i := range 20 {
+		want := byte(i + 1)
+		if i >= 10 && i < 15 {
+			want = media.MuLawSilence
+		}
+		if got := audio[i*160]; got != want {
+			t.Errorf("packet %d holds %#x, want %#x", i, got, want)
+		}
+	}
+	if len(gaps) != 1 || gaps[0].Cause != "interrupted" || gaps[0].To.AsTime().Sub(gaps[0].From.AsTime()) != 100*time.Millisecond {
+		t.Errorf("gaps %v", gaps)
+	}
+}
+
+// export is all there is of a channel.
+func (b *bench) export(channel string) (audio []byte, gaps []*tandemv1.Gap) {
+	b.t.Helper()
+	now := time.Now()
+	stream, err := b.media.Export(b.t.Context(), connect.NewRequest(&tandemv1.ExportRequest{Channel: channel, From: timestamppb.New(now.Add(-time.Minute)), To: timestamppb.New(now.Add(time.Minute))}))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var file bytes.Buffer
+	for stream.Receive() {
+		file.Write(stream.Msg().GetData())
+		if trailer := stream.Msg().GetTrailer(); trailer != nil {
+			gaps = trailer.Gaps
+		}
+	}
+	if err := stream.Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	_, samples, err := media.ReadWAV(&file)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return bytes.TrimLeft(samples, string([]byte{media.MuLawSilence})), gaps
+}
