@@ -240,7 +240,7 @@ func (s *stream) replaces(h header, arrival int64) bool {
 	if window < persists && (own > 0 || window < silentBefore) {
 		return false
 	}
-	sane := int64(r.packets)*s.limit.interval <= window+s.limit.depth
+	sane := int64(r.packets)*s.limit.interval <= window
 	wins := sane && r.packets >= 2*own
 	*r = rival{}
 	return wins

@@ -282,3 +282,29 @@ func TestClockSetBackDoesNotShutAStreamOut(t *testing.T) {
 		t.Errorf("%d packets refused after the clock was set back an hour", refused)
 	}
 }
+
+// A flood that drowns the stream for seconds is never taken for it, however
+// little of it comes through the socket's buffer; what comes back is the stream.
+func TestDrownedStreamIsNotReplaced(t *testing.T) {
+	for _, burst := range []int{12, 64, 600} { // of each sweep, what the buffer held
+		s := &stream{payload: 0, limit: newLimit(200, 2*200)}
+		arrival := int64(time.Hour)
+		for seq := range uint16(50) {
+			s.admit(header{ssrc: 1, sequence: seq, timestamp: uint32(seq) * 160}, arrival)
+			arrival += int64(20 * time.Millisecond)
+		}
+		kept := 0
+		for n := range uint16(40) { // two seconds of sweeps
+			for i := range burst {
+				if s.admit(header{ssrc: 2, sequence: n*1000 + uint16(i)}, arrival+int64(i)*10_000) == accepted {
+					kept++
+				}
+			}
+			arrival += int64(50 * time.Millisecond)
+		}
+		s.admit(header{ssrc: 1, sequence: 150, timestamp: 150 * 160}, arrival)
+		if s.ssrc != 1 || kept > foreignBurst+3 {
+			t.Errorf("%d a sweep: latched to %d, %d of the flood kept", burst, s.ssrc, kept)
+		}
+	}
+}
