@@ -207,6 +207,7 @@ func (s *stream) keep(h header, arrival int64) {
 func (s *stream) admitForeign(h header, arrival int64) Reason {
 	if !s.latched || s.replaces(h, arrival) {
 		s.latch(h, arrival)
+		s.foreign = 0 // what it was heard by until now is there for the next one
 		return accepted
 	}
 	if !s.foreign.take(arrival, foreignLimit) {

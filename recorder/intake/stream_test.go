@@ -308,3 +308,13 @@ func TestDrownedStreamIsNotReplaced(t *testing.T) {
 		}
 	}
 }
+
+// A switch that restarts its streams every second is recorded whole each time.
+func TestRestartsLoseNothing(t *testing.T) {
+	s := newStream()
+	for n := range 50 * 60 {
+		if got := s.admit(head(uint32(n/50), n%50), at(n)); got != accepted {
+			t.Fatalf("packet %d of stream %d: %v", n%50, n/50, got)
+		}
+	}
+}
