@@ -186,11 +186,7 @@ func (i *invocation) callsTable(f found) {
 			state = mergeState(state, r.state)
 			gap += r.gapMs
 		}
-		end := at(c.End)
-		if end.IsZero() {
-			end = i.now()
-		}
-		t.add(text(c.Id), text(i.clock(legs[0].callStart())), number("%s", length(max(0, end.Sub(legs[0].callStart())))), text(c.Line), text(c.Kind), text(c.Direction),
+		t.add(text(c.Id), text(i.clock(legs[0].callStart())), number("%s", length(callLength(legs, i.now()))), text(c.Line), text(c.Kind), text(c.Direction),
 			text(party(c)), text(agents(legs)), number("%d", len(legs)), stateCell(state), gapCell(gap))
 	}
 	i.print(&t)
@@ -200,6 +196,20 @@ func (i *invocation) callsTable(f found) {
 	if f.fills > 0 {
 		fmt.Fprintf(i.out, "%d of %d hidden secondary records would fill something; --secondary fill shows them\n", f.fills, f.hidden)
 	}
+}
+
+// callLength is until the call's end or, when nobody told of that, until its
+// last leg's.
+func callLength(legs []legRow, now time.Time) time.Duration {
+	end := at(legs[0].call.End)
+	if end.IsZero() {
+		for _, r := range legs {
+			if until := r.start().Add(r.duration(now)); until.After(end) {
+				end = until
+			}
+		}
+	}
+	return max(0, end.Sub(legs[0].callStart()))
 }
 
 func gapCell(ms int64) cell {

@@ -45,9 +45,15 @@ func (m *mediaAPI) SearchCalls(ctx context.Context, r *connect.Request[tandemv1.
 	return connect.NewResponse(response), nil
 }
 
+// recordProto is a leg for readers: one that was cut short ends for them at
+// its last good instant.
 func (m *mediaAPI) recordProto(rec catalog.Record) *tandemv1.LegRecord {
+	leg := legProto(rec.Leg)
+	if rec.Leg.State() == call.StateInterrupted {
+		leg.End = timeProto(rec.Leg.Interrupted)
+	}
 	return &tandemv1.LegRecord{
-		Call: callProto(rec.Call), Leg: legProto(rec.Leg), Group: rec.Leg.Group, Secondary: rec.Leg.Secondary,
+		Call: callProto(rec.Call), Leg: leg, Group: rec.Leg.Group, Secondary: rec.Leg.Secondary,
 		Recorder: m.name, State: string(rec.Leg.State()), GapMs: rec.GapMS,
 	}
 }

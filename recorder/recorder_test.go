@@ -181,20 +181,22 @@ func TestRecordsSurviveTheRecorder(t *testing.T) {
 	if err := put(&tandemv1.PutRecordsRequest{Calls: []*tandemv1.Call{{Id: "c", Line: "L1", Start: now}}, Legs: []*tandemv1.Leg{{Id: "l", Call: "c", UserName: "Ada", Channels: []string{"a"}, Start: now}}}); err != nil {
 		t.Fatal(err)
 	}
+	ended := false
 	state := func() string {
 		r, err := b.media.SearchCalls(t.Context(), connect.NewRequest(&tandemv1.SearchCallsRequest{Agent: "ada"}))
 		if err != nil || len(r.Msg.Legs) != 1 || r.Msg.Legs[0].Call.Line != "L1" {
 			t.Fatalf("%v, %v", r, err)
 		}
+		ended = r.Msg.Legs[0].Leg.End != nil
 		return r.Msg.Legs[0].State
 	}
-	if got := state(); got != "recording" {
-		t.Errorf("state %s", got)
+	if got := state(); got != "recording" || ended {
+		t.Errorf("state %s, ended %v", got, ended)
 	}
 	b.stop()
 	b.start()
-	if got := state(); got != "interrupted" {
-		t.Errorf("after a restart: state %s", got)
+	if got := state(); got != "interrupted" || !ended {
+		t.Errorf("after a restart: state %s, ended %v", got, ended)
 	}
 }
 
