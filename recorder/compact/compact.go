@@ -491,6 +491,10 @@ func (c *Compactor) apply(ch *channel, placed []rtpstream.Placed, ended []*rtpst
 		c.finish(ch, t)
 		ch.Tracks = slices.DeleteFunc(ch.Tracks, func(o *track) bool { return o == t })
 	}
+	// The stream keeps the list for its next packet, which on a silent channel
+	// may be hours away: with it would stay the block its last one came in.
+	clear(placed)
+	clear(ended)
 	return nil
 }
 
