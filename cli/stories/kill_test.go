@@ -97,8 +97,8 @@ dir = %q
 [media]
 keep = "all"
 [rtp]
-port_min = 40000
-port_max = 41998
+port_min = 30000
+port_max = 31998
 %s`, at, dir, more))
 	rec.start()
 	d := newDesk(t, at)

@@ -39,7 +39,12 @@ func configure(t testing.TB, dir, name, text string) *program {
 		p.kill()
 		if t.Failed() {
 			text, _ := os.ReadFile(p.log)
-			t.Logf("%s:\n%s", p.log, text[max(0, len(text)-4000):])
+			for line := range bytes.Lines(text) {
+				if bytes.Contains(line, []byte("level=ERROR")) || bytes.Contains(line, []byte("level=WARN")) {
+					t.Logf("%s: %s", filepath.Base(p.log), line)
+				}
+			}
+			t.Logf("%s ends:\n%s", p.log, text[max(0, len(text)-4000):])
 		}
 	})
 	return p
