@@ -417,6 +417,56 @@ func TestHalfWrittenBlockIsNotDamageWhileWritten(t *testing.T) {
 	wantPackets(t, c, 1, 0, 100)
 }
 
+// A listing at any instant never calls closed what is not: whoever compacts
+// would remove a file that has just been begun.
+func TestAFileIsLockedBeforeItIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	w, stop := start(t, dir, func(c *Config) { c.FileSize = 64 << 10 })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range 300 {
+			add(t, w, 0, n, 1, 1)
+			if err := w.Rotate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	checked := map[string]bool{}
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		files, err := Files(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if !f.Closed || checked[f.Path] {
+				continue
+			}
+			checked[f.Path] = true
+			r, err := OpenFile(f.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for err == nil {
+				_, err = r.Next()
+			}
+			if err != io.EOF || !r.Sealed() {
+				t.Errorf("%s is listed as closed and is not: %v", filepath.Base(f.Path), err)
+			}
+			r.Close()
+		}
+	}
+	stop()
+	if len(checked) < 300 {
+		t.Errorf("%d files seen closed, want all 300", len(checked))
+	}
+}
+
 func TestOneWriterAFolder(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := start(t, dir, nil)

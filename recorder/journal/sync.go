@@ -130,7 +130,7 @@ func (s *syncer) sync(f *file) error {
 
 func (s *syncer) close(f *file) {
 	if err := f.Close(); err != nil {
-		slog.Warn("journal file not closed", "file", f.Name(), "err", err)
+		slog.Warn("journal file not closed", "file", f.path, "err", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

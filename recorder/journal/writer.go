@@ -51,6 +51,9 @@ const (
 	// lockFile keeps a second recorder off the folder, and holds the number of
 	// the newest file: a number must not come again when its file is gone.
 	lockFile = "lock"
+	// unseenFile is the next file before it has a name; what a crash leaves of
+	// it is used again.
+	unseenFile = "next"
 )
 
 func (c Config) validate() error {
@@ -105,6 +108,7 @@ type entry struct {
 // file is the file being written, or one on its way to be closed.
 type file struct {
 	*os.File
+	path     string
 	number   uint64
 	nonce    uint64
 	opened   time.Time
@@ -442,7 +446,7 @@ func (w *Writer) begin() error {
 	}
 	if err := w.writeOpening(f); err != nil {
 		f.Close()
-		os.Remove(f.Name())
+		os.Remove(f.path)
 		return err
 	}
 	f.start = f.offset
@@ -451,27 +455,40 @@ func (w *Writer) begin() error {
 	return nil
 }
 
+// create makes a file that nobody sees before it is locked: one listed
+// without its lock would pass for the leavings of a dead recorder, be
+// compacted and removed while it is being written.
 func (w *Writer) create(number uint64) (*file, error) {
 	var random [8]byte
 	rand.Read(random[:])
 	nonce := binary.LittleEndian.Uint64(random[:])
-	osf, err := os.OpenFile(fileName(w.dir, number, nonce), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o640)
+	unseen := filepath.Join(w.dir, unseenFile)
+	osf, err := os.OpenFile(unseen, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	// Not LOCK_NB: somebody listing the folder may hold it for a moment.
-	if err := unix.Flock(int(osf.Fd()), unix.LOCK_EX); err != nil {
+	path := fileName(w.dir, number, nonce)
+	if err = w.reserve(osf); err == nil {
+		err = os.Rename(unseen, path)
+	}
+	if err != nil {
 		osf.Close()
-		os.Remove(osf.Name())
+		os.Remove(unseen)
 		return nil, err
 	}
-	// Without room for all of it, what there is will be used.
-	if err := unix.Fallocate(int(osf.Fd()), 0, 0, w.cfg.FileSize); err != nil && !full(err) && !errors.Is(err, unix.EOPNOTSUPP) {
-		osf.Close()
-		os.Remove(osf.Name())
-		return nil, err
+	return &file{File: osf, path: path, number: number, nonce: nonce, opened: time.Now()}, nil
+}
+
+// reserve locks a new file and takes the room for it; without room for all of
+// it, what there is will be used.
+func (w *Writer) reserve(f *os.File) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
 	}
-	return &file{File: osf, number: number, nonce: nonce, opened: time.Now()}, nil
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, w.cfg.FileSize); err != nil && !full(err) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return nil
 }
 
 func (w *Writer) writeOpening(f *file) error {
@@ -509,11 +526,11 @@ func (w *Writer) retire() {
 		seal := newDraft(headerSize)
 		seal.kind = kindSeal
 		if err := w.writeBlock(f, seal); err != nil {
-			slog.Warn("journal file not sealed", "file", f.Name(), "err", err)
+			slog.Warn("journal file not sealed", "file", f.path, "err", err)
 		}
 	}
 	if err := f.Truncate(f.offset); err != nil {
-		slog.Warn("journal file not cut", "file", f.Name(), "err", err)
+		slog.Warn("journal file not cut", "file", f.path, "err", err)
 	}
 	f.dirty.Store(true)
 	w.syncs.retire(f)
