@@ -10,12 +10,14 @@ import (
 	"connectrpc.com/connect"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/director/placement"
 	"tandem/internal/call"
 )
 
 // service answers DirectorService from the owner loop, and so changes nothing and sees no half-done state.
 type service struct {
+	tandemv1connect.UnimplementedDirectorServiceHandler
 	cfg  Config
 	loop *loop
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/call"
 	"tandem/recorder/catalog"
 )
@@ -17,6 +18,7 @@ const heartbeat = 100 * time.Millisecond
 
 // control answers directors. Everything that changes something goes through the fence.
 type control struct {
+	tandemv1connect.UnimplementedRecorderServiceHandler
 	name        string
 	boot        string
 	fence       *fence

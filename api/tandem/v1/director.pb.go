@@ -68,6 +68,7 @@ type StatusResponse struct {
 	Watchdogs     []*WatchdogStatus      `protobuf:"bytes,4,rep,name=watchdogs,proto3" json:"watchdogs,omitempty"`
 	Recorders     []*RecorderStatus      `protobuf:"bytes,5,rep,name=recorders,proto3" json:"recorders,omitempty"`
 	Alarms        []*Alarm               `protobuf:"bytes,6,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	Headroom      []*Headroom            `protobuf:"bytes,7,rep,name=headroom,proto3" json:"headroom,omitempty"` // one for each group
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +145,82 @@ func (x *StatusResponse) GetAlarms() []*Alarm {
 	return nil
 }
 
+func (x *StatusResponse) GetHeadroom() []*Headroom {
+	if x != nil {
+		return x.Headroom
+	}
+	return nil
+}
+
+// Headroom says whether a group could lose its busiest recorder and go on recording everything.
+type Headroom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Enough        bool                   `protobuf:"varint,2,opt,name=enough,proto3" json:"enough,omitempty"`
+	Busiest       string                 `protobuf:"bytes,3,opt,name=busiest,proto3" json:"busiest,omitempty"`
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"` // one sentence for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Headroom) Reset() {
+	*x = Headroom{}
+	mi := &file_tandem_v1_director_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Headroom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Headroom) ProtoMessage() {}
+
+func (x *Headroom) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Headroom.ProtoReflect.Descriptor instead.
+func (*Headroom) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Headroom) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Headroom) GetEnough() bool {
+	if x != nil {
+		return x.Enough
+	}
+	return false
+}
+
+func (x *Headroom) GetBusiest() string {
+	if x != nil {
+		return x.Busiest
+	}
+	return ""
+}
+
+func (x *Headroom) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type DirectorStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -157,14 +234,16 @@ type DirectorStatus struct {
 	Cti           string                 `protobuf:"bytes,9,opt,name=cti,proto3" json:"cti,omitempty"` // up, connecting, down
 	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Channels      uint32                 `protobuf:"varint,11,opt,name=channels,proto3" json:"channels,omitempty"`
-	Attached      uint32                 `protobuf:"varint,12,opt,name=attached,proto3" json:"attached,omitempty"` // channels with a live dialog
+	Attached      uint32                 `protobuf:"varint,12,opt,name=attached,proto3" json:"attached,omitempty"`     // channels with a live dialog
+	Moving        uint32                 `protobuf:"varint,13,opt,name=moving,proto3" json:"moving,omitempty"`         // channels whose media is not yet, or not only, where it should be
+	Unrecorded    uint32                 `protobuf:"varint,14,opt,name=unrecorded,proto3" json:"unrecorded,omitempty"` // channels whose media goes nowhere, or to a recorder that is lost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DirectorStatus) Reset() {
 	*x = DirectorStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[2]
+	mi := &file_tandem_v1_director_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -176,7 +255,7 @@ func (x *DirectorStatus) String() string {
 func (*DirectorStatus) ProtoMessage() {}
 
 func (x *DirectorStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[2]
+	mi := &file_tandem_v1_director_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -189,7 +268,7 @@ func (x *DirectorStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectorStatus.ProtoReflect.Descriptor instead.
 func (*DirectorStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{2}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DirectorStatus) GetName() string {
@@ -276,6 +355,20 @@ func (x *DirectorStatus) GetAttached() uint32 {
 	return 0
 }
 
+func (x *DirectorStatus) GetMoving() uint32 {
+	if x != nil {
+		return x.Moving
+	}
+	return 0
+}
+
+func (x *DirectorStatus) GetUnrecorded() uint32 {
+	if x != nil {
+		return x.Unrecorded
+	}
+	return 0
+}
+
 type WatchdogStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -290,7 +383,7 @@ type WatchdogStatus struct {
 
 func (x *WatchdogStatus) Reset() {
 	*x = WatchdogStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[3]
+	mi := &file_tandem_v1_director_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +395,7 @@ func (x *WatchdogStatus) String() string {
 func (*WatchdogStatus) ProtoMessage() {}
 
 func (x *WatchdogStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[3]
+	mi := &file_tandem_v1_director_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +408,7 @@ func (x *WatchdogStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchdogStatus.ProtoReflect.Descriptor instead.
 func (*WatchdogStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{3}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchdogStatus) GetName() string {
@@ -376,7 +469,7 @@ type RecorderStatus struct {
 
 func (x *RecorderStatus) Reset() {
 	*x = RecorderStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[4]
+	mi := &file_tandem_v1_director_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +481,7 @@ func (x *RecorderStatus) String() string {
 func (*RecorderStatus) ProtoMessage() {}
 
 func (x *RecorderStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[4]
+	mi := &file_tandem_v1_director_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +494,7 @@ func (x *RecorderStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecorderStatus.ProtoReflect.Descriptor instead.
 func (*RecorderStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{4}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RecorderStatus) GetName() string {
@@ -473,7 +566,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	mi := &file_tandem_v1_director_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +578,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	mi := &file_tandem_v1_director_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +591,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Alarm) GetSeverity() string {
@@ -544,7 +637,7 @@ type ListTurretsRequest struct {
 
 func (x *ListTurretsRequest) Reset() {
 	*x = ListTurretsRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[6]
+	mi := &file_tandem_v1_director_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +649,7 @@ func (x *ListTurretsRequest) String() string {
 func (*ListTurretsRequest) ProtoMessage() {}
 
 func (x *ListTurretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[6]
+	mi := &file_tandem_v1_director_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +662,7 @@ func (x *ListTurretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurretsRequest.ProtoReflect.Descriptor instead.
 func (*ListTurretsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{7}
 }
 
 type ListTurretsResponse struct {
@@ -581,7 +674,7 @@ type ListTurretsResponse struct {
 
 func (x *ListTurretsResponse) Reset() {
 	*x = ListTurretsResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[7]
+	mi := &file_tandem_v1_director_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +686,7 @@ func (x *ListTurretsResponse) String() string {
 func (*ListTurretsResponse) ProtoMessage() {}
 
 func (x *ListTurretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[7]
+	mi := &file_tandem_v1_director_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +699,7 @@ func (x *ListTurretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurretsResponse.ProtoReflect.Descriptor instead.
 func (*ListTurretsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTurretsResponse) GetTurrets() []*Turret {
@@ -631,7 +724,7 @@ type Turret struct {
 
 func (x *Turret) Reset() {
 	*x = Turret{}
-	mi := &file_tandem_v1_director_proto_msgTypes[8]
+	mi := &file_tandem_v1_director_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +736,7 @@ func (x *Turret) String() string {
 func (*Turret) ProtoMessage() {}
 
 func (x *Turret) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[8]
+	mi := &file_tandem_v1_director_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +749,7 @@ func (x *Turret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turret.ProtoReflect.Descriptor instead.
 func (*Turret) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Turret) GetSession() *Session {
@@ -717,7 +810,7 @@ type ListFloorChannelsRequest struct {
 
 func (x *ListFloorChannelsRequest) Reset() {
 	*x = ListFloorChannelsRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[9]
+	mi := &file_tandem_v1_director_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +822,7 @@ func (x *ListFloorChannelsRequest) String() string {
 func (*ListFloorChannelsRequest) ProtoMessage() {}
 
 func (x *ListFloorChannelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[9]
+	mi := &file_tandem_v1_director_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +835,7 @@ func (x *ListFloorChannelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFloorChannelsRequest.ProtoReflect.Descriptor instead.
 func (*ListFloorChannelsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListFloorChannelsRequest) GetRecorder() string {
@@ -761,7 +854,7 @@ type ListFloorChannelsResponse struct {
 
 func (x *ListFloorChannelsResponse) Reset() {
 	*x = ListFloorChannelsResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[10]
+	mi := &file_tandem_v1_director_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +866,7 @@ func (x *ListFloorChannelsResponse) String() string {
 func (*ListFloorChannelsResponse) ProtoMessage() {}
 
 func (x *ListFloorChannelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[10]
+	mi := &file_tandem_v1_director_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +879,7 @@ func (x *ListFloorChannelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFloorChannelsResponse.ProtoReflect.Descriptor instead.
 func (*ListFloorChannelsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListFloorChannelsResponse) GetChannels() []*FloorChannel {
@@ -806,13 +899,14 @@ type FloorChannel struct {
 	Legs          uint32                 `protobuf:"varint,6,opt,name=legs,proto3" json:"legs,omitempty"`
 	Endpoint      *Endpoint              `protobuf:"bytes,7,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	Codec         Codec                  `protobuf:"varint,8,opt,name=codec,proto3,enum=tandem.v1.Codec" json:"codec,omitempty"`
+	Leaving       []string               `protobuf:"bytes,9,rep,name=leaving,proto3" json:"leaving,omitempty"` // recorders that hold it, too, until its media has moved
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FloorChannel) Reset() {
 	*x = FloorChannel{}
-	mi := &file_tandem_v1_director_proto_msgTypes[11]
+	mi := &file_tandem_v1_director_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +918,7 @@ func (x *FloorChannel) String() string {
 func (*FloorChannel) ProtoMessage() {}
 
 func (x *FloorChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[11]
+	mi := &file_tandem_v1_director_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +931,7 @@ func (x *FloorChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloorChannel.ProtoReflect.Descriptor instead.
 func (*FloorChannel) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FloorChannel) GetChannel() *Channel {
@@ -896,19 +990,397 @@ func (x *FloorChannel) GetCodec() Codec {
 	return Codec_CODEC_UNSPECIFIED
 }
 
+func (x *FloorChannel) GetLeaving() []string {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
+type DrainRecorderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Recorder      string                 `protobuf:"bytes,1,opt,name=recorder,proto3" json:"recorder,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRecorderRequest) Reset() {
+	*x = DrainRecorderRequest{}
+	mi := &file_tandem_v1_director_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRecorderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRecorderRequest) ProtoMessage() {}
+
+func (x *DrainRecorderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRecorderRequest.ProtoReflect.Descriptor instead.
+func (*DrainRecorderRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DrainRecorderRequest) GetRecorder() string {
+	if x != nil {
+		return x.Recorder
+	}
+	return ""
+}
+
+func (x *DrainRecorderRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainRecorderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channels      uint32                 `protobuf:"varint,1,opt,name=channels,proto3" json:"channels,omitempty"` // still on it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRecorderResponse) Reset() {
+	*x = DrainRecorderResponse{}
+	mi := &file_tandem_v1_director_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRecorderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRecorderResponse) ProtoMessage() {}
+
+func (x *DrainRecorderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRecorderResponse.ProtoReflect.Descriptor instead.
+func (*DrainRecorderResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DrainRecorderResponse) GetChannels() uint32 {
+	if x != nil {
+		return x.Channels
+	}
+	return 0
+}
+
+type MoveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one of turret (a device or session id) and channel.
+	Turret        string `protobuf:"bytes,1,opt,name=turret,proto3" json:"turret,omitempty"`
+	Channel       string `protobuf:"bytes,2,opt,name=channel,proto3" json:"channel,omitempty"`
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"` // recorder
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRequest) Reset() {
+	*x = MoveRequest{}
+	mi := &file_tandem_v1_director_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRequest) ProtoMessage() {}
+
+func (x *MoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
+func (*MoveRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MoveRequest) GetTurret() string {
+	if x != nil {
+		return x.Turret
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *MoveRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type MoveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channels      uint32                 `protobuf:"varint,1,opt,name=channels,proto3" json:"channels,omitempty"` // that move
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveResponse) Reset() {
+	*x = MoveResponse{}
+	mi := &file_tandem_v1_director_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveResponse) ProtoMessage() {}
+
+func (x *MoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
+func (*MoveResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MoveResponse) GetChannels() uint32 {
+	if x != nil {
+		return x.Channels
+	}
+	return 0
+}
+
+type RebalanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_tandem_v1_director_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RebalanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*TurretMove          `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_tandem_v1_director_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RebalanceResponse) GetMoves() []*TurretMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+type TurretMove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Turret        string                 `protobuf:"bytes,1,opt,name=turret,proto3" json:"turret,omitempty"` // device id
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Channels      uint32                 `protobuf:"varint,5,opt,name=channels,proto3" json:"channels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TurretMove) Reset() {
+	*x = TurretMove{}
+	mi := &file_tandem_v1_director_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TurretMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TurretMove) ProtoMessage() {}
+
+func (x *TurretMove) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TurretMove.ProtoReflect.Descriptor instead.
+func (*TurretMove) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TurretMove) GetTurret() string {
+	if x != nil {
+		return x.Turret
+	}
+	return ""
+}
+
+func (x *TurretMove) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *TurretMove) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TurretMove) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TurretMove) GetChannels() uint32 {
+	if x != nil {
+		return x.Channels
+	}
+	return 0
+}
+
 var File_tandem_v1_director_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_director_proto_rawDesc = "" +
 	"\n" +
 	"\x18tandem/v1/director.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15tandem/v1/types.proto\x1a\x18tandem/v1/recorder.proto\"\x0f\n" +
-	"\rStatusRequest\"\xb3\x02\n" +
+	"\rStatusRequest\"\xe4\x02\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x128\n" +
 	"\tgenerated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tgenerated\x127\n" +
 	"\tdirectors\x18\x03 \x03(\v2\x19.tandem.v1.DirectorStatusR\tdirectors\x127\n" +
 	"\twatchdogs\x18\x04 \x03(\v2\x19.tandem.v1.WatchdogStatusR\twatchdogs\x127\n" +
 	"\trecorders\x18\x05 \x03(\v2\x19.tandem.v1.RecorderStatusR\trecorders\x12(\n" +
-	"\x06alarms\x18\x06 \x03(\v2\x10.tandem.v1.AlarmR\x06alarms\"\xd3\x02\n" +
+	"\x06alarms\x18\x06 \x03(\v2\x10.tandem.v1.AlarmR\x06alarms\x12/\n" +
+	"\bheadroom\x18\a \x03(\v2\x13.tandem.v1.HeadroomR\bheadroom\"f\n" +
+	"\bHeadroom\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
+	"\x06enough\x18\x02 \x01(\bR\x06enough\x12\x18\n" +
+	"\abusiest\x18\x03 \x01(\tR\abusiest\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x8b\x03\n" +
 	"\x0eDirectorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -922,7 +1394,11 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\bsessions\x18\n" +
 	" \x01(\rR\bsessions\x12\x1a\n" +
 	"\bchannels\x18\v \x01(\rR\bchannels\x12\x1a\n" +
-	"\battached\x18\f \x01(\rR\battached\"\xae\x01\n" +
+	"\battached\x18\f \x01(\rR\battached\x12\x16\n" +
+	"\x06moving\x18\r \x01(\rR\x06moving\x12\x1e\n" +
+	"\n" +
+	"unrecorded\x18\x0e \x01(\rR\n" +
+	"unrecorded\"\xae\x01\n" +
 	"\x0eWatchdogStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bwatching\x18\x02 \x01(\tR\bwatching\x12\x14\n" +
@@ -959,7 +1435,7 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\x18ListFloorChannelsRequest\x12\x1a\n" +
 	"\brecorder\x18\x01 \x01(\tR\brecorder\"P\n" +
 	"\x19ListFloorChannelsResponse\x123\n" +
-	"\bchannels\x18\x01 \x03(\v2\x17.tandem.v1.FloorChannelR\bchannels\"\x87\x02\n" +
+	"\bchannels\x18\x01 \x03(\v2\x17.tandem.v1.FloorChannelR\bchannels\"\xa1\x02\n" +
 	"\fFloorChannel\x12,\n" +
 	"\achannel\x18\x01 \x01(\v2\x12.tandem.v1.ChannelR\achannel\x12\x1a\n" +
 	"\brecorder\x18\x02 \x01(\tR\brecorder\x12\x16\n" +
@@ -968,11 +1444,37 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
 	"\x04legs\x18\x06 \x01(\rR\x04legs\x12/\n" +
 	"\bendpoint\x18\a \x01(\v2\x13.tandem.v1.EndpointR\bendpoint\x12&\n" +
-	"\x05codec\x18\b \x01(\x0e2\x10.tandem.v1.CodecR\x05codec2\xfe\x01\n" +
+	"\x05codec\x18\b \x01(\x0e2\x10.tandem.v1.CodecR\x05codec\x12\x18\n" +
+	"\aleaving\x18\t \x03(\tR\aleaving\"F\n" +
+	"\x14DrainRecorderRequest\x12\x1a\n" +
+	"\brecorder\x18\x01 \x01(\tR\brecorder\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"3\n" +
+	"\x15DrainRecorderResponse\x12\x1a\n" +
+	"\bchannels\x18\x01 \x01(\rR\bchannels\"O\n" +
+	"\vMoveRequest\x12\x16\n" +
+	"\x06turret\x18\x01 \x01(\tR\x06turret\x12\x18\n" +
+	"\achannel\x18\x02 \x01(\tR\achannel\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"*\n" +
+	"\fMoveResponse\x12\x1a\n" +
+	"\bchannels\x18\x01 \x01(\rR\bchannels\"+\n" +
+	"\x10RebalanceRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"@\n" +
+	"\x11RebalanceResponse\x12+\n" +
+	"\x05moves\x18\x01 \x03(\v2\x15.tandem.v1.TurretMoveR\x05moves\"~\n" +
+	"\n" +
+	"TurretMove\x12\x16\n" +
+	"\x06turret\x18\x01 \x01(\tR\x06turret\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x1a\n" +
+	"\bchannels\x18\x05 \x01(\rR\bchannels2\xcb\x03\n" +
 	"\x0fDirectorService\x12=\n" +
 	"\x06Status\x12\x18.tandem.v1.StatusRequest\x1a\x19.tandem.v1.StatusResponse\x12L\n" +
 	"\vListTurrets\x12\x1d.tandem.v1.ListTurretsRequest\x1a\x1e.tandem.v1.ListTurretsResponse\x12^\n" +
-	"\x11ListFloorChannels\x12#.tandem.v1.ListFloorChannelsRequest\x1a$.tandem.v1.ListFloorChannelsResponseB\x1fZ\x1dtandem/api/tandem/v1;tandemv1b\x06proto3"
+	"\x11ListFloorChannels\x12#.tandem.v1.ListFloorChannelsRequest\x1a$.tandem.v1.ListFloorChannelsResponse\x12J\n" +
+	"\x05Drain\x12\x1f.tandem.v1.DrainRecorderRequest\x1a .tandem.v1.DrainRecorderResponse\x127\n" +
+	"\x04Move\x12\x16.tandem.v1.MoveRequest\x1a\x17.tandem.v1.MoveResponse\x12F\n" +
+	"\tRebalance\x12\x1b.tandem.v1.RebalanceRequest\x1a\x1c.tandem.v1.RebalanceResponseB\x1fZ\x1dtandem/api/tandem/v1;tandemv1b\x06proto3"
 
 var (
 	file_tandem_v1_director_proto_rawDescOnce sync.Once
@@ -986,54 +1488,70 @@ func file_tandem_v1_director_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_director_proto_rawDescData
 }
 
-var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_tandem_v1_director_proto_goTypes = []any{
 	(*StatusRequest)(nil),             // 0: tandem.v1.StatusRequest
 	(*StatusResponse)(nil),            // 1: tandem.v1.StatusResponse
-	(*DirectorStatus)(nil),            // 2: tandem.v1.DirectorStatus
-	(*WatchdogStatus)(nil),            // 3: tandem.v1.WatchdogStatus
-	(*RecorderStatus)(nil),            // 4: tandem.v1.RecorderStatus
-	(*Alarm)(nil),                     // 5: tandem.v1.Alarm
-	(*ListTurretsRequest)(nil),        // 6: tandem.v1.ListTurretsRequest
-	(*ListTurretsResponse)(nil),       // 7: tandem.v1.ListTurretsResponse
-	(*Turret)(nil),                    // 8: tandem.v1.Turret
-	(*ListFloorChannelsRequest)(nil),  // 9: tandem.v1.ListFloorChannelsRequest
-	(*ListFloorChannelsResponse)(nil), // 10: tandem.v1.ListFloorChannelsResponse
-	(*FloorChannel)(nil),              // 11: tandem.v1.FloorChannel
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(*Load)(nil),                      // 13: tandem.v1.Load
-	(*Session)(nil),                   // 14: tandem.v1.Session
-	(*Channel)(nil),                   // 15: tandem.v1.Channel
-	(*Endpoint)(nil),                  // 16: tandem.v1.Endpoint
-	(Codec)(0),                        // 17: tandem.v1.Codec
+	(*Headroom)(nil),                  // 2: tandem.v1.Headroom
+	(*DirectorStatus)(nil),            // 3: tandem.v1.DirectorStatus
+	(*WatchdogStatus)(nil),            // 4: tandem.v1.WatchdogStatus
+	(*RecorderStatus)(nil),            // 5: tandem.v1.RecorderStatus
+	(*Alarm)(nil),                     // 6: tandem.v1.Alarm
+	(*ListTurretsRequest)(nil),        // 7: tandem.v1.ListTurretsRequest
+	(*ListTurretsResponse)(nil),       // 8: tandem.v1.ListTurretsResponse
+	(*Turret)(nil),                    // 9: tandem.v1.Turret
+	(*ListFloorChannelsRequest)(nil),  // 10: tandem.v1.ListFloorChannelsRequest
+	(*ListFloorChannelsResponse)(nil), // 11: tandem.v1.ListFloorChannelsResponse
+	(*FloorChannel)(nil),              // 12: tandem.v1.FloorChannel
+	(*DrainRecorderRequest)(nil),      // 13: tandem.v1.DrainRecorderRequest
+	(*DrainRecorderResponse)(nil),     // 14: tandem.v1.DrainRecorderResponse
+	(*MoveRequest)(nil),               // 15: tandem.v1.MoveRequest
+	(*MoveResponse)(nil),              // 16: tandem.v1.MoveResponse
+	(*RebalanceRequest)(nil),          // 17: tandem.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),         // 18: tandem.v1.RebalanceResponse
+	(*TurretMove)(nil),                // 19: tandem.v1.TurretMove
+	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
+	(*Load)(nil),                      // 21: tandem.v1.Load
+	(*Session)(nil),                   // 22: tandem.v1.Session
+	(*Channel)(nil),                   // 23: tandem.v1.Channel
+	(*Endpoint)(nil),                  // 24: tandem.v1.Endpoint
+	(Codec)(0),                        // 25: tandem.v1.Codec
 }
 var file_tandem_v1_director_proto_depIdxs = []int32{
-	12, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
-	2,  // 1: tandem.v1.StatusResponse.directors:type_name -> tandem.v1.DirectorStatus
-	3,  // 2: tandem.v1.StatusResponse.watchdogs:type_name -> tandem.v1.WatchdogStatus
-	4,  // 3: tandem.v1.StatusResponse.recorders:type_name -> tandem.v1.RecorderStatus
-	5,  // 4: tandem.v1.StatusResponse.alarms:type_name -> tandem.v1.Alarm
-	12, // 5: tandem.v1.DirectorStatus.since:type_name -> google.protobuf.Timestamp
-	13, // 6: tandem.v1.RecorderStatus.load:type_name -> tandem.v1.Load
-	12, // 7: tandem.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	8,  // 8: tandem.v1.ListTurretsResponse.turrets:type_name -> tandem.v1.Turret
-	14, // 9: tandem.v1.Turret.session:type_name -> tandem.v1.Session
-	12, // 10: tandem.v1.Turret.since:type_name -> google.protobuf.Timestamp
-	11, // 11: tandem.v1.ListFloorChannelsResponse.channels:type_name -> tandem.v1.FloorChannel
-	15, // 12: tandem.v1.FloorChannel.channel:type_name -> tandem.v1.Channel
-	16, // 13: tandem.v1.FloorChannel.endpoint:type_name -> tandem.v1.Endpoint
-	17, // 14: tandem.v1.FloorChannel.codec:type_name -> tandem.v1.Codec
-	0,  // 15: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
-	6,  // 16: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
-	9,  // 17: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
-	1,  // 18: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
-	7,  // 19: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
-	10, // 20: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	20, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
+	3,  // 1: tandem.v1.StatusResponse.directors:type_name -> tandem.v1.DirectorStatus
+	4,  // 2: tandem.v1.StatusResponse.watchdogs:type_name -> tandem.v1.WatchdogStatus
+	5,  // 3: tandem.v1.StatusResponse.recorders:type_name -> tandem.v1.RecorderStatus
+	6,  // 4: tandem.v1.StatusResponse.alarms:type_name -> tandem.v1.Alarm
+	2,  // 5: tandem.v1.StatusResponse.headroom:type_name -> tandem.v1.Headroom
+	20, // 6: tandem.v1.DirectorStatus.since:type_name -> google.protobuf.Timestamp
+	21, // 7: tandem.v1.RecorderStatus.load:type_name -> tandem.v1.Load
+	20, // 8: tandem.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	9,  // 9: tandem.v1.ListTurretsResponse.turrets:type_name -> tandem.v1.Turret
+	22, // 10: tandem.v1.Turret.session:type_name -> tandem.v1.Session
+	20, // 11: tandem.v1.Turret.since:type_name -> google.protobuf.Timestamp
+	12, // 12: tandem.v1.ListFloorChannelsResponse.channels:type_name -> tandem.v1.FloorChannel
+	23, // 13: tandem.v1.FloorChannel.channel:type_name -> tandem.v1.Channel
+	24, // 14: tandem.v1.FloorChannel.endpoint:type_name -> tandem.v1.Endpoint
+	25, // 15: tandem.v1.FloorChannel.codec:type_name -> tandem.v1.Codec
+	19, // 16: tandem.v1.RebalanceResponse.moves:type_name -> tandem.v1.TurretMove
+	0,  // 17: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
+	7,  // 18: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
+	10, // 19: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
+	13, // 20: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DrainRecorderRequest
+	15, // 21: tandem.v1.DirectorService.Move:input_type -> tandem.v1.MoveRequest
+	17, // 22: tandem.v1.DirectorService.Rebalance:input_type -> tandem.v1.RebalanceRequest
+	1,  // 23: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
+	8,  // 24: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
+	11, // 25: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
+	14, // 26: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DrainRecorderResponse
+	16, // 27: tandem.v1.DirectorService.Move:output_type -> tandem.v1.MoveResponse
+	18, // 28: tandem.v1.DirectorService.Rebalance:output_type -> tandem.v1.RebalanceResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_director_proto_init() }
@@ -1049,7 +1567,7 @@ func file_tandem_v1_director_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_director_proto_rawDesc), len(file_tandem_v1_director_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

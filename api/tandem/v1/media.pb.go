@@ -563,6 +563,10 @@ type Segment struct {
 	Ssrc          uint32                 `protobuf:"varint,15,opt,name=ssrc,proto3" json:"ssrc,omitempty"`
 	Gaps          []*Gap                 `protobuf:"bytes,16,rep,name=gaps,proto3" json:"gaps,omitempty"`
 	Open          bool                   `protobuf:"varint,17,opt,name=open,proto3" json:"open,omitempty"`
+	Samples       int64                  `protobuf:"varint,18,opt,name=samples,proto3" json:"samples,omitempty"`                   // 0: no media, the segment only says what is missing
+	FirstTs       int64                  `protobuf:"varint,19,opt,name=first_ts,json=firstTs,proto3" json:"first_ts,omitempty"`    // RTP timestamp of the first sample, extended beyond 32 bits
+	FirstSeq      int64                  `protobuf:"varint,20,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"` // RTP sequence number of the first packet, extended beyond 16 bits
+	LastSeq       int64                  `protobuf:"varint,21,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`    // and of the last one; low bits are what was on the wire
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -714,6 +718,34 @@ func (x *Segment) GetOpen() bool {
 		return x.Open
 	}
 	return false
+}
+
+func (x *Segment) GetSamples() int64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *Segment) GetFirstTs() int64 {
+	if x != nil {
+		return x.FirstTs
+	}
+	return 0
+}
+
+func (x *Segment) GetFirstSeq() int64 {
+	if x != nil {
+		return x.FirstSeq
+	}
+	return 0
+}
+
+func (x *Segment) GetLastSeq() int64 {
+	if x != nil {
+		return x.LastSeq
+	}
+	return 0
 }
 
 type ListChannelsRequest struct {
@@ -1171,6 +1203,7 @@ type ExportTrailer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Gaps          []*Gap                 `protobuf:"bytes,1,rep,name=gaps,proto3" json:"gaps,omitempty"` // silence in the file that was not silence on the line
 	Sha256        string                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Stretches     []*Stretch             `protobuf:"bytes,3,rep,name=stretches,proto3" json:"stretches,omitempty"` // of a channel: which samples of the file are media, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1219,6 +1252,83 @@ func (x *ExportTrailer) GetSha256() string {
 	return ""
 }
 
+func (x *ExportTrailer) GetStretches() []*Stretch {
+	if x != nil {
+		return x.Stretches
+	}
+	return nil
+}
+
+// Stretch is unbroken media in an exported file and where it was in the RTP
+// stream: that is how the same second on two recorders is known to be the same.
+type Stretch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // samples from the file's begin
+	Samples       int64                  `protobuf:"varint,2,opt,name=samples,proto3" json:"samples,omitempty"`
+	Ssrc          uint32                 `protobuf:"varint,3,opt,name=ssrc,proto3" json:"ssrc,omitempty"`
+	FirstTs       int64                  `protobuf:"varint,4,opt,name=first_ts,json=firstTs,proto3" json:"first_ts,omitempty"` // RTP timestamp of its first sample, extended; only the low 32 bits agree between recorders
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stretch) Reset() {
+	*x = Stretch{}
+	mi := &file_tandem_v1_media_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stretch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stretch) ProtoMessage() {}
+
+func (x *Stretch) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_media_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stretch.ProtoReflect.Descriptor instead.
+func (*Stretch) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Stretch) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Stretch) GetSamples() int64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *Stretch) GetSsrc() uint32 {
+	if x != nil {
+		return x.Ssrc
+	}
+	return 0
+}
+
+func (x *Stretch) GetFirstTs() int64 {
+	if x != nil {
+		return x.FirstTs
+	}
+	return 0
+}
+
 type ListenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
@@ -1228,7 +1338,7 @@ type ListenRequest struct {
 
 func (x *ListenRequest) Reset() {
 	*x = ListenRequest{}
-	mi := &file_tandem_v1_media_proto_msgTypes[16]
+	mi := &file_tandem_v1_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1350,7 @@ func (x *ListenRequest) String() string {
 func (*ListenRequest) ProtoMessage() {}
 
 func (x *ListenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[16]
+	mi := &file_tandem_v1_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1363,7 @@ func (x *ListenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenRequest.ProtoReflect.Descriptor instead.
 func (*ListenRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListenRequest) GetChannel() string {
@@ -1275,7 +1385,7 @@ type ListenResponse struct {
 
 func (x *ListenResponse) Reset() {
 	*x = ListenResponse{}
-	mi := &file_tandem_v1_media_proto_msgTypes[17]
+	mi := &file_tandem_v1_media_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1397,7 @@ func (x *ListenResponse) String() string {
 func (*ListenResponse) ProtoMessage() {}
 
 func (x *ListenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[17]
+	mi := &file_tandem_v1_media_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1410,7 @@ func (x *ListenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenResponse.ProtoReflect.Descriptor instead.
 func (*ListenResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListenResponse) GetCodec() Codec {
@@ -1342,7 +1452,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_tandem_v1_media_proto_msgTypes[18]
+	mi := &file_tandem_v1_media_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1464,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[18]
+	mi := &file_tandem_v1_media_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1477,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VerifyRequest) GetFrom() *timestamppb.Timestamp {
@@ -1405,7 +1515,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_tandem_v1_media_proto_msgTypes[19]
+	mi := &file_tandem_v1_media_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1527,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[19]
+	mi := &file_tandem_v1_media_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1540,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{19}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyResponse) GetResult() isVerifyResponse_Result {
@@ -1502,7 +1612,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_tandem_v1_media_proto_msgTypes[20]
+	mi := &file_tandem_v1_media_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1624,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[20]
+	mi := &file_tandem_v1_media_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1637,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{20}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Finding) GetSegment() string {
@@ -1575,7 +1685,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_tandem_v1_media_proto_msgTypes[21]
+	mi := &file_tandem_v1_media_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1697,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[21]
+	mi := &file_tandem_v1_media_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1710,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{21}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VerifyProgress) GetDone() uint64 {
@@ -1630,7 +1740,7 @@ type VerifySummary struct {
 
 func (x *VerifySummary) Reset() {
 	*x = VerifySummary{}
-	mi := &file_tandem_v1_media_proto_msgTypes[22]
+	mi := &file_tandem_v1_media_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1752,7 @@ func (x *VerifySummary) String() string {
 func (*VerifySummary) ProtoMessage() {}
 
 func (x *VerifySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_media_proto_msgTypes[22]
+	mi := &file_tandem_v1_media_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1765,7 @@ func (x *VerifySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifySummary.ProtoReflect.Descriptor instead.
 func (*VerifySummary) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{22}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifySummary) GetSegments() uint64 {
@@ -1731,7 +1841,7 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12.\n" +
 	"\bsegments\x18\x05 \x03(\v2\x12.tandem.v1.SegmentR\bsegments\x12\"\n" +
-	"\x04gaps\x18\x06 \x03(\v2\x0e.tandem.v1.GapR\x04gaps\"\xeb\x03\n" +
+	"\x04gaps\x18\x06 \x03(\v2\x0e.tandem.v1.GapR\x04gaps\"\xd8\x04\n" +
 	"\aSegment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x12\n" +
@@ -1752,7 +1862,11 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\rmax_jitter_ms\x18\x0e \x01(\x01R\vmaxJitterMs\x12\x12\n" +
 	"\x04ssrc\x18\x0f \x01(\rR\x04ssrc\x12\"\n" +
 	"\x04gaps\x18\x10 \x03(\v2\x0e.tandem.v1.GapR\x04gaps\x12\x12\n" +
-	"\x04open\x18\x11 \x01(\bR\x04open\"\x15\n" +
+	"\x04open\x18\x11 \x01(\bR\x04open\x12\x18\n" +
+	"\asamples\x18\x12 \x01(\x03R\asamples\x12\x19\n" +
+	"\bfirst_ts\x18\x13 \x01(\x03R\afirstTs\x12\x1b\n" +
+	"\tfirst_seq\x18\x14 \x01(\x03R\bfirstSeq\x12\x19\n" +
+	"\blast_seq\x18\x15 \x01(\x03R\alastSeq\"\x15\n" +
 	"\x13ListChannelsRequest\"J\n" +
 	"\x14ListChannelsResponse\x122\n" +
 	"\bchannels\x18\x01 \x03(\v2\x16.tandem.v1.HeldChannelR\bchannels\"\x8b\x01\n" +
@@ -1782,10 +1896,16 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\x05codec\x18\x04 \x01(\x0e2\x10.tandem.v1.CodecR\x05codec\x12\x1f\n" +
 	"\vsample_rate\x18\x05 \x01(\rR\n" +
 	"sampleRate\x12\x1a\n" +
-	"\bchannels\x18\x06 \x03(\tR\bchannels\"K\n" +
+	"\bchannels\x18\x06 \x03(\tR\bchannels\"}\n" +
 	"\rExportTrailer\x12\"\n" +
 	"\x04gaps\x18\x01 \x03(\v2\x0e.tandem.v1.GapR\x04gaps\x12\x16\n" +
-	"\x06sha256\x18\x02 \x01(\tR\x06sha256\")\n" +
+	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x120\n" +
+	"\tstretches\x18\x03 \x03(\v2\x12.tandem.v1.StretchR\tstretches\"j\n" +
+	"\aStretch\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x18\n" +
+	"\asamples\x18\x02 \x01(\x03R\asamples\x12\x12\n" +
+	"\x04ssrc\x18\x03 \x01(\rR\x04ssrc\x12\x19\n" +
+	"\bfirst_ts\x18\x04 \x01(\x03R\afirstTs\")\n" +
 	"\rListenRequest\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\"\x92\x01\n" +
 	"\x0eListenResponse\x12&\n" +
@@ -1845,7 +1965,7 @@ func file_tandem_v1_media_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tandem_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_tandem_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_tandem_v1_media_proto_goTypes = []any{
 	(Format)(0),                   // 0: tandem.v1.Format
 	(*SearchCallsRequest)(nil),    // 1: tandem.v1.SearchCallsRequest
@@ -1864,75 +1984,77 @@ var file_tandem_v1_media_proto_goTypes = []any{
 	(*ExportResponse)(nil),        // 14: tandem.v1.ExportResponse
 	(*ExportHeader)(nil),          // 15: tandem.v1.ExportHeader
 	(*ExportTrailer)(nil),         // 16: tandem.v1.ExportTrailer
-	(*ListenRequest)(nil),         // 17: tandem.v1.ListenRequest
-	(*ListenResponse)(nil),        // 18: tandem.v1.ListenResponse
-	(*VerifyRequest)(nil),         // 19: tandem.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 20: tandem.v1.VerifyResponse
-	(*Finding)(nil),               // 21: tandem.v1.Finding
-	(*VerifyProgress)(nil),        // 22: tandem.v1.VerifyProgress
-	(*VerifySummary)(nil),         // 23: tandem.v1.VerifySummary
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*Call)(nil),                  // 25: tandem.v1.Call
-	(*Leg)(nil),                   // 26: tandem.v1.Leg
-	(*Gap)(nil),                   // 27: tandem.v1.Gap
-	(Codec)(0),                    // 28: tandem.v1.Codec
-	(*HeldChannel)(nil),           // 29: tandem.v1.HeldChannel
+	(*Stretch)(nil),               // 17: tandem.v1.Stretch
+	(*ListenRequest)(nil),         // 18: tandem.v1.ListenRequest
+	(*ListenResponse)(nil),        // 19: tandem.v1.ListenResponse
+	(*VerifyRequest)(nil),         // 20: tandem.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 21: tandem.v1.VerifyResponse
+	(*Finding)(nil),               // 22: tandem.v1.Finding
+	(*VerifyProgress)(nil),        // 23: tandem.v1.VerifyProgress
+	(*VerifySummary)(nil),         // 24: tandem.v1.VerifySummary
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Call)(nil),                  // 26: tandem.v1.Call
+	(*Leg)(nil),                   // 27: tandem.v1.Leg
+	(*Gap)(nil),                   // 28: tandem.v1.Gap
+	(Codec)(0),                    // 29: tandem.v1.Codec
+	(*HeldChannel)(nil),           // 30: tandem.v1.HeldChannel
 }
 var file_tandem_v1_media_proto_depIdxs = []int32{
-	24, // 0: tandem.v1.SearchCallsRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 1: tandem.v1.SearchCallsRequest.to:type_name -> google.protobuf.Timestamp
+	25, // 0: tandem.v1.SearchCallsRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 1: tandem.v1.SearchCallsRequest.to:type_name -> google.protobuf.Timestamp
 	3,  // 2: tandem.v1.SearchCallsResponse.legs:type_name -> tandem.v1.LegRecord
-	25, // 3: tandem.v1.LegRecord.call:type_name -> tandem.v1.Call
-	26, // 4: tandem.v1.LegRecord.leg:type_name -> tandem.v1.Leg
+	26, // 3: tandem.v1.LegRecord.call:type_name -> tandem.v1.Call
+	27, // 4: tandem.v1.LegRecord.leg:type_name -> tandem.v1.Leg
 	6,  // 5: tandem.v1.GetCallResponse.legs:type_name -> tandem.v1.LegDetail
 	3,  // 6: tandem.v1.LegDetail.record:type_name -> tandem.v1.LegRecord
 	7,  // 7: tandem.v1.LegDetail.parts:type_name -> tandem.v1.Part
-	24, // 8: tandem.v1.Part.from:type_name -> google.protobuf.Timestamp
-	24, // 9: tandem.v1.Part.to:type_name -> google.protobuf.Timestamp
+	25, // 8: tandem.v1.Part.from:type_name -> google.protobuf.Timestamp
+	25, // 9: tandem.v1.Part.to:type_name -> google.protobuf.Timestamp
 	8,  // 10: tandem.v1.Part.segments:type_name -> tandem.v1.Segment
-	27, // 11: tandem.v1.Part.gaps:type_name -> tandem.v1.Gap
-	24, // 12: tandem.v1.Segment.start:type_name -> google.protobuf.Timestamp
-	24, // 13: tandem.v1.Segment.end:type_name -> google.protobuf.Timestamp
-	28, // 14: tandem.v1.Segment.codec:type_name -> tandem.v1.Codec
-	27, // 15: tandem.v1.Segment.gaps:type_name -> tandem.v1.Gap
-	29, // 16: tandem.v1.ListChannelsResponse.channels:type_name -> tandem.v1.HeldChannel
-	24, // 17: tandem.v1.ListSegmentsRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 18: tandem.v1.ListSegmentsRequest.to:type_name -> google.protobuf.Timestamp
+	28, // 11: tandem.v1.Part.gaps:type_name -> tandem.v1.Gap
+	25, // 12: tandem.v1.Segment.start:type_name -> google.protobuf.Timestamp
+	25, // 13: tandem.v1.Segment.end:type_name -> google.protobuf.Timestamp
+	29, // 14: tandem.v1.Segment.codec:type_name -> tandem.v1.Codec
+	28, // 15: tandem.v1.Segment.gaps:type_name -> tandem.v1.Gap
+	30, // 16: tandem.v1.ListChannelsResponse.channels:type_name -> tandem.v1.HeldChannel
+	25, // 17: tandem.v1.ListSegmentsRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 18: tandem.v1.ListSegmentsRequest.to:type_name -> google.protobuf.Timestamp
 	8,  // 19: tandem.v1.ListSegmentsResponse.segment:type_name -> tandem.v1.Segment
-	24, // 20: tandem.v1.ExportRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 21: tandem.v1.ExportRequest.to:type_name -> google.protobuf.Timestamp
+	25, // 20: tandem.v1.ExportRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 21: tandem.v1.ExportRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 22: tandem.v1.ExportRequest.format:type_name -> tandem.v1.Format
 	15, // 23: tandem.v1.ExportResponse.header:type_name -> tandem.v1.ExportHeader
 	16, // 24: tandem.v1.ExportResponse.trailer:type_name -> tandem.v1.ExportTrailer
-	24, // 25: tandem.v1.ExportHeader.start:type_name -> google.protobuf.Timestamp
-	28, // 26: tandem.v1.ExportHeader.codec:type_name -> tandem.v1.Codec
-	27, // 27: tandem.v1.ExportTrailer.gaps:type_name -> tandem.v1.Gap
-	28, // 28: tandem.v1.ListenResponse.codec:type_name -> tandem.v1.Codec
-	24, // 29: tandem.v1.ListenResponse.at:type_name -> google.protobuf.Timestamp
-	24, // 30: tandem.v1.VerifyRequest.from:type_name -> google.protobuf.Timestamp
-	24, // 31: tandem.v1.VerifyRequest.to:type_name -> google.protobuf.Timestamp
-	21, // 32: tandem.v1.VerifyResponse.finding:type_name -> tandem.v1.Finding
-	23, // 33: tandem.v1.VerifyResponse.summary:type_name -> tandem.v1.VerifySummary
-	22, // 34: tandem.v1.VerifyResponse.progress:type_name -> tandem.v1.VerifyProgress
-	1,  // 35: tandem.v1.MediaService.SearchCalls:input_type -> tandem.v1.SearchCallsRequest
-	4,  // 36: tandem.v1.MediaService.GetCall:input_type -> tandem.v1.GetCallRequest
-	9,  // 37: tandem.v1.MediaService.ListChannels:input_type -> tandem.v1.ListChannelsRequest
-	11, // 38: tandem.v1.MediaService.ListSegments:input_type -> tandem.v1.ListSegmentsRequest
-	13, // 39: tandem.v1.MediaService.Export:input_type -> tandem.v1.ExportRequest
-	17, // 40: tandem.v1.MediaService.Listen:input_type -> tandem.v1.ListenRequest
-	19, // 41: tandem.v1.MediaService.Verify:input_type -> tandem.v1.VerifyRequest
-	2,  // 42: tandem.v1.MediaService.SearchCalls:output_type -> tandem.v1.SearchCallsResponse
-	5,  // 43: tandem.v1.MediaService.GetCall:output_type -> tandem.v1.GetCallResponse
-	10, // 44: tandem.v1.MediaService.ListChannels:output_type -> tandem.v1.ListChannelsResponse
-	12, // 45: tandem.v1.MediaService.ListSegments:output_type -> tandem.v1.ListSegmentsResponse
-	14, // 46: tandem.v1.MediaService.Export:output_type -> tandem.v1.ExportResponse
-	18, // 47: tandem.v1.MediaService.Listen:output_type -> tandem.v1.ListenResponse
-	20, // 48: tandem.v1.MediaService.Verify:output_type -> tandem.v1.VerifyResponse
-	42, // [42:49] is the sub-list for method output_type
-	35, // [35:42] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	25, // 25: tandem.v1.ExportHeader.start:type_name -> google.protobuf.Timestamp
+	29, // 26: tandem.v1.ExportHeader.codec:type_name -> tandem.v1.Codec
+	28, // 27: tandem.v1.ExportTrailer.gaps:type_name -> tandem.v1.Gap
+	17, // 28: tandem.v1.ExportTrailer.stretches:type_name -> tandem.v1.Stretch
+	29, // 29: tandem.v1.ListenResponse.codec:type_name -> tandem.v1.Codec
+	25, // 30: tandem.v1.ListenResponse.at:type_name -> google.protobuf.Timestamp
+	25, // 31: tandem.v1.VerifyRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 32: tandem.v1.VerifyRequest.to:type_name -> google.protobuf.Timestamp
+	22, // 33: tandem.v1.VerifyResponse.finding:type_name -> tandem.v1.Finding
+	24, // 34: tandem.v1.VerifyResponse.summary:type_name -> tandem.v1.VerifySummary
+	23, // 35: tandem.v1.VerifyResponse.progress:type_name -> tandem.v1.VerifyProgress
+	1,  // 36: tandem.v1.MediaService.SearchCalls:input_type -> tandem.v1.SearchCallsRequest
+	4,  // 37: tandem.v1.MediaService.GetCall:input_type -> tandem.v1.GetCallRequest
+	9,  // 38: tandem.v1.MediaService.ListChannels:input_type -> tandem.v1.ListChannelsRequest
+	11, // 39: tandem.v1.MediaService.ListSegments:input_type -> tandem.v1.ListSegmentsRequest
+	13, // 40: tandem.v1.MediaService.Export:input_type -> tandem.v1.ExportRequest
+	18, // 41: tandem.v1.MediaService.Listen:input_type -> tandem.v1.ListenRequest
+	20, // 42: tandem.v1.MediaService.Verify:input_type -> tandem.v1.VerifyRequest
+	2,  // 43: tandem.v1.MediaService.SearchCalls:output_type -> tandem.v1.SearchCallsResponse
+	5,  // 44: tandem.v1.MediaService.GetCall:output_type -> tandem.v1.GetCallResponse
+	10, // 45: tandem.v1.MediaService.ListChannels:output_type -> tandem.v1.ListChannelsResponse
+	12, // 46: tandem.v1.MediaService.ListSegments:output_type -> tandem.v1.ListSegmentsResponse
+	14, // 47: tandem.v1.MediaService.Export:output_type -> tandem.v1.ExportResponse
+	19, // 48: tandem.v1.MediaService.Listen:output_type -> tandem.v1.ListenResponse
+	21, // 49: tandem.v1.MediaService.Verify:output_type -> tandem.v1.VerifyResponse
+	43, // [43:50] is the sub-list for method output_type
+	36, // [36:43] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_media_proto_init() }
@@ -1947,7 +2069,7 @@ func file_tandem_v1_media_proto_init() {
 		(*ExportResponse_Data)(nil),
 		(*ExportResponse_Trailer)(nil),
 	}
-	file_tandem_v1_media_proto_msgTypes[19].OneofWrappers = []any{
+	file_tandem_v1_media_proto_msgTypes[20].OneofWrappers = []any{
 		(*VerifyResponse_Finding)(nil),
 		(*VerifyResponse_Summary)(nil),
 		(*VerifyResponse_Progress)(nil),
@@ -1958,7 +2080,7 @@ func file_tandem_v1_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_media_proto_rawDesc), len(file_tandem_v1_media_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -663,7 +663,8 @@ func (x *OpenChannelsRequest) GetChannels() []*OpenChannel {
 type OpenChannel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       *Channel               `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // why this recorder was chosen; shown by recctl channels
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`       // why this recorder was chosen; shown by recctl channels
+	Continues     *Continuation          `protobuf:"bytes,3,opt,name=continues,proto3" json:"continues,omitempty"` // absent: nothing is missing before its first packet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -712,6 +713,76 @@ func (x *OpenChannel) GetReason() string {
 	return ""
 }
 
+func (x *OpenChannel) GetContinues() *Continuation {
+	if x != nil {
+		return x.Continues
+	}
+	return nil
+}
+
+// Continuation says that another recorder was lost with the channel. What is
+// missing before the first packet here becomes a gap from since on; readers
+// that have the other recorder's media, too, take what it kept out of it.
+type Continuation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Recorder      string                 `protobuf:"bytes,1,opt,name=recorder,proto3" json:"recorder,omitempty"`
+	Cause         string                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"` // failover
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"` // the lost recorder was last known to record
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Continuation) Reset() {
+	*x = Continuation{}
+	mi := &file_tandem_v1_recorder_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Continuation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Continuation) ProtoMessage() {}
+
+func (x *Continuation) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_recorder_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Continuation.ProtoReflect.Descriptor instead.
+func (*Continuation) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Continuation) GetRecorder() string {
+	if x != nil {
+		return x.Recorder
+	}
+	return ""
+}
+
+func (x *Continuation) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Continuation) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 type OpenChannelsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channels      []*OpenedChannel       `protobuf:"bytes,1,rep,name=channels,proto3" json:"channels,omitempty"` // one for each asked, in order
@@ -721,7 +792,7 @@ type OpenChannelsResponse struct {
 
 func (x *OpenChannelsResponse) Reset() {
 	*x = OpenChannelsResponse{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[10]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +804,7 @@ func (x *OpenChannelsResponse) String() string {
 func (*OpenChannelsResponse) ProtoMessage() {}
 
 func (x *OpenChannelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[10]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +817,7 @@ func (x *OpenChannelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenChannelsResponse.ProtoReflect.Descriptor instead.
 func (*OpenChannelsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OpenChannelsResponse) GetChannels() []*OpenedChannel {
@@ -767,7 +838,7 @@ type OpenedChannel struct {
 
 func (x *OpenedChannel) Reset() {
 	*x = OpenedChannel{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[11]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +850,7 @@ func (x *OpenedChannel) String() string {
 func (*OpenedChannel) ProtoMessage() {}
 
 func (x *OpenedChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[11]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +863,7 @@ func (x *OpenedChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenedChannel.ProtoReflect.Descriptor instead.
 func (*OpenedChannel) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OpenedChannel) GetChannel() string {
@@ -826,7 +897,7 @@ type UpdateChannelsRequest struct {
 
 func (x *UpdateChannelsRequest) Reset() {
 	*x = UpdateChannelsRequest{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[12]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +909,7 @@ func (x *UpdateChannelsRequest) String() string {
 func (*UpdateChannelsRequest) ProtoMessage() {}
 
 func (x *UpdateChannelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[12]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +922,7 @@ func (x *UpdateChannelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateChannelsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateChannelsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateChannelsRequest) GetOrder() *Order {
@@ -882,7 +953,7 @@ type ChannelUpdate struct {
 
 func (x *ChannelUpdate) Reset() {
 	*x = ChannelUpdate{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[13]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +965,7 @@ func (x *ChannelUpdate) String() string {
 func (*ChannelUpdate) ProtoMessage() {}
 
 func (x *ChannelUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[13]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +978,7 @@ func (x *ChannelUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelUpdate.ProtoReflect.Descriptor instead.
 func (*ChannelUpdate) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ChannelUpdate) GetChannel() string {
@@ -960,7 +1031,7 @@ type UpdateChannelsResponse struct {
 
 func (x *UpdateChannelsResponse) Reset() {
 	*x = UpdateChannelsResponse{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[14]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1043,7 @@ func (x *UpdateChannelsResponse) String() string {
 func (*UpdateChannelsResponse) ProtoMessage() {}
 
 func (x *UpdateChannelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[14]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1056,7 @@ func (x *UpdateChannelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateChannelsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateChannelsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{15}
 }
 
 type CloseChannelsRequest struct {
@@ -998,7 +1069,7 @@ type CloseChannelsRequest struct {
 
 func (x *CloseChannelsRequest) Reset() {
 	*x = CloseChannelsRequest{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[15]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1081,7 @@ func (x *CloseChannelsRequest) String() string {
 func (*CloseChannelsRequest) ProtoMessage() {}
 
 func (x *CloseChannelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[15]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1094,7 @@ func (x *CloseChannelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseChannelsRequest.ProtoReflect.Descriptor instead.
 func (*CloseChannelsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CloseChannelsRequest) GetOrder() *Order {
@@ -1050,7 +1121,7 @@ type CloseChannel struct {
 
 func (x *CloseChannel) Reset() {
 	*x = CloseChannel{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[16]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1133,7 @@ func (x *CloseChannel) String() string {
 func (*CloseChannel) ProtoMessage() {}
 
 func (x *CloseChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[16]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1146,7 @@ func (x *CloseChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseChannel.ProtoReflect.Descriptor instead.
 func (*CloseChannel) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CloseChannel) GetChannel() string {
@@ -1100,7 +1171,7 @@ type CloseChannelsResponse struct {
 
 func (x *CloseChannelsResponse) Reset() {
 	*x = CloseChannelsResponse{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[17]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1183,7 @@ func (x *CloseChannelsResponse) String() string {
 func (*CloseChannelsResponse) ProtoMessage() {}
 
 func (x *CloseChannelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[17]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1196,7 @@ func (x *CloseChannelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseChannelsResponse.ProtoReflect.Descriptor instead.
 func (*CloseChannelsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{18}
 }
 
 type PutRecordsRequest struct {
@@ -1140,7 +1211,7 @@ type PutRecordsRequest struct {
 
 func (x *PutRecordsRequest) Reset() {
 	*x = PutRecordsRequest{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[18]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1223,7 @@ func (x *PutRecordsRequest) String() string {
 func (*PutRecordsRequest) ProtoMessage() {}
 
 func (x *PutRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[18]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1236,7 @@ func (x *PutRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRecordsRequest.ProtoReflect.Descriptor instead.
 func (*PutRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PutRecordsRequest) GetOrder() *Order {
@@ -1204,7 +1275,7 @@ type PutRecordsResponse struct {
 
 func (x *PutRecordsResponse) Reset() {
 	*x = PutRecordsResponse{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[19]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1287,7 @@ func (x *PutRecordsResponse) String() string {
 func (*PutRecordsResponse) ProtoMessage() {}
 
 func (x *PutRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[19]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1300,95 @@ func (x *PutRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRecordsResponse.ProtoReflect.Descriptor instead.
 func (*PutRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{19}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{20}
+}
+
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_tandem_v1_recorder_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_recorder_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DrainRequest) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_tandem_v1_recorder_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_recorder_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{22}
 }
 
 type WatchRequest struct {
@@ -1242,7 +1401,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[20]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1413,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[20]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1426,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{20}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetDirector() string {
@@ -1290,13 +1449,15 @@ type WatchResponse struct {
 	Load          *Load                  `protobuf:"bytes,2,opt,name=load,proto3" json:"load,omitempty"`          // absent in a mere heartbeat
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	BootId        string                 `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	Packets       uint64                 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"` // RTP packets received since start, on all channels
+	Talking       uint32                 `protobuf:"varint,6,opt,name=talking,proto3" json:"talking,omitempty"` // channels that got one within the last 200 ms
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[21]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1469,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[21]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1482,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{21}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetSequence() uint64 {
@@ -1352,6 +1513,20 @@ func (x *WatchResponse) GetBootId() string {
 	return ""
 }
 
+func (x *WatchResponse) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *WatchResponse) GetTalking() uint32 {
+	if x != nil {
+		return x.Talking
+	}
+	return 0
+}
+
 // Load is what placement and operators look at.
 type Load struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -1375,13 +1550,14 @@ type Load struct {
 	CatalogLag      uint64                 `protobuf:"varint,18,opt,name=catalog_lag,json=catalogLag,proto3" json:"catalog_lag,omitempty"`                  // rows not shipped yet
 	JournalLagBytes uint64                 `protobuf:"varint,19,opt,name=journal_lag_bytes,json=journalLagBytes,proto3" json:"journal_lag_bytes,omitempty"` // journalled and not compacted yet
 	MaxPacketsPerS  float64                `protobuf:"fixed64,20,opt,name=max_packets_per_s,json=maxPacketsPerS,proto3" json:"max_packets_per_s,omitempty"`
+	DeadChannels    []string               `protobuf:"bytes,21,rep,name=dead_channels,json=deadChannels,proto3" json:"dead_channels,omitempty"` // with a dialog, and neither RTP nor RTCP for media_dead; at most 1,000 are named
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_tandem_v1_recorder_proto_msgTypes[22]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1569,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_recorder_proto_msgTypes[22]
+	mi := &file_tandem_v1_recorder_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1582,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{22}
+	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Load) GetAt() *timestamppb.Timestamp {
@@ -1549,6 +1725,13 @@ func (x *Load) GetMaxPacketsPerS() float64 {
 	return 0
 }
 
+func (x *Load) GetDeadChannels() []string {
+	if x != nil {
+		return x.DeadChannels
+	}
+	return nil
+}
+
 var File_tandem_v1_recorder_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_recorder_proto_rawDesc = "" +
@@ -1601,10 +1784,15 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\x04ssrc\x18\f \x01(\rR\x04ssrc\"q\n" +
 	"\x13OpenChannelsRequest\x12&\n" +
 	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\x122\n" +
-	"\bchannels\x18\x02 \x03(\v2\x16.tandem.v1.OpenChannelR\bchannels\"S\n" +
+	"\bchannels\x18\x02 \x03(\v2\x16.tandem.v1.OpenChannelR\bchannels\"\x8a\x01\n" +
 	"\vOpenChannel\x12,\n" +
 	"\achannel\x18\x01 \x01(\v2\x12.tandem.v1.ChannelR\achannel\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"L\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x125\n" +
+	"\tcontinues\x18\x03 \x01(\v2\x17.tandem.v1.ContinuationR\tcontinues\"r\n" +
+	"\fContinuation\x12\x1a\n" +
+	"\brecorder\x18\x01 \x01(\tR\brecorder\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"L\n" +
 	"\x14OpenChannelsResponse\x124\n" +
 	"\bchannels\x18\x01 \x03(\v2\x18.tandem.v1.OpenedChannelR\bchannels\"t\n" +
 	"\rOpenedChannel\x12\x18\n" +
@@ -1634,15 +1822,21 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\x05calls\x18\x02 \x03(\v2\x0f.tandem.v1.CallR\x05calls\x12\"\n" +
 	"\x04legs\x18\x03 \x03(\v2\x0e.tandem.v1.LegR\x04legs\x12'\n" +
 	"\x05blind\x18\x04 \x03(\v2\x11.tandem.v1.WindowR\x05blind\"\x14\n" +
-	"\x12PutRecordsResponse\"@\n" +
+	"\x12PutRecordsResponse\"J\n" +
+	"\fDrainRequest\x12&\n" +
+	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"\x0f\n" +
+	"\rDrainResponse\"@\n" +
 	"\fWatchRequest\x12\x1a\n" +
 	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x14\n" +
-	"\x05group\x18\x02 \x01(\tR\x05group\"\x7f\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\"\xb3\x01\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12#\n" +
 	"\x04load\x18\x02 \x01(\v2\x0f.tandem.v1.LoadR\x04load\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x17\n" +
-	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\xb4\x05\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12\x18\n" +
+	"\apackets\x18\x05 \x01(\x04R\apackets\x12\x18\n" +
+	"\atalking\x18\x06 \x01(\rR\atalking\"\xd9\x05\n" +
 	"\x04Load\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -1666,7 +1860,8 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\vcatalog_lag\x18\x12 \x01(\x04R\n" +
 	"catalogLag\x12*\n" +
 	"\x11journal_lag_bytes\x18\x13 \x01(\x04R\x0fjournalLagBytes\x12)\n" +
-	"\x11max_packets_per_s\x18\x14 \x01(\x01R\x0emaxPacketsPerS2\x9a\x04\n" +
+	"\x11max_packets_per_s\x18\x14 \x01(\x01R\x0emaxPacketsPerS\x12#\n" +
+	"\rdead_channels\x18\x15 \x03(\tR\fdeadChannels2\xd6\x04\n" +
 	"\x0fRecorderService\x12F\n" +
 	"\tInventory\x12\x1b.tandem.v1.InventoryRequest\x1a\x1c.tandem.v1.InventoryResponse\x12:\n" +
 	"\x05Fence\x12\x17.tandem.v1.FenceRequest\x1a\x18.tandem.v1.FenceResponse\x12O\n" +
@@ -1674,7 +1869,8 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\x0eUpdateChannels\x12 .tandem.v1.UpdateChannelsRequest\x1a!.tandem.v1.UpdateChannelsResponse\x12R\n" +
 	"\rCloseChannels\x12\x1f.tandem.v1.CloseChannelsRequest\x1a .tandem.v1.CloseChannelsResponse\x12I\n" +
 	"\n" +
-	"PutRecords\x12\x1c.tandem.v1.PutRecordsRequest\x1a\x1d.tandem.v1.PutRecordsResponse\x12<\n" +
+	"PutRecords\x12\x1c.tandem.v1.PutRecordsRequest\x1a\x1d.tandem.v1.PutRecordsResponse\x12:\n" +
+	"\x05Drain\x12\x17.tandem.v1.DrainRequest\x1a\x18.tandem.v1.DrainResponse\x12<\n" +
 	"\x05Watch\x12\x17.tandem.v1.WatchRequest\x1a\x18.tandem.v1.WatchResponse0\x01B\x1fZ\x1dtandem/api/tandem/v1;tandemv1b\x06proto3"
 
 var (
@@ -1690,7 +1886,7 @@ func file_tandem_v1_recorder_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_recorder_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tandem_v1_recorder_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_tandem_v1_recorder_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_tandem_v1_recorder_proto_goTypes = []any{
 	(Refusal_Reason)(0),            // 0: tandem.v1.Refusal.Reason
 	(*Order)(nil),                  // 1: tandem.v1.Order
@@ -1703,26 +1899,29 @@ var file_tandem_v1_recorder_proto_goTypes = []any{
 	(*HeldChannel)(nil),            // 8: tandem.v1.HeldChannel
 	(*OpenChannelsRequest)(nil),    // 9: tandem.v1.OpenChannelsRequest
 	(*OpenChannel)(nil),            // 10: tandem.v1.OpenChannel
-	(*OpenChannelsResponse)(nil),   // 11: tandem.v1.OpenChannelsResponse
-	(*OpenedChannel)(nil),          // 12: tandem.v1.OpenedChannel
-	(*UpdateChannelsRequest)(nil),  // 13: tandem.v1.UpdateChannelsRequest
-	(*ChannelUpdate)(nil),          // 14: tandem.v1.ChannelUpdate
-	(*UpdateChannelsResponse)(nil), // 15: tandem.v1.UpdateChannelsResponse
-	(*CloseChannelsRequest)(nil),   // 16: tandem.v1.CloseChannelsRequest
-	(*CloseChannel)(nil),           // 17: tandem.v1.CloseChannel
-	(*CloseChannelsResponse)(nil),  // 18: tandem.v1.CloseChannelsResponse
-	(*PutRecordsRequest)(nil),      // 19: tandem.v1.PutRecordsRequest
-	(*PutRecordsResponse)(nil),     // 20: tandem.v1.PutRecordsResponse
-	(*WatchRequest)(nil),           // 21: tandem.v1.WatchRequest
-	(*WatchResponse)(nil),          // 22: tandem.v1.WatchResponse
-	(*Load)(nil),                   // 23: tandem.v1.Load
-	(*Leg)(nil),                    // 24: tandem.v1.Leg
-	(*Call)(nil),                   // 25: tandem.v1.Call
-	(*Channel)(nil),                // 26: tandem.v1.Channel
-	(*Endpoint)(nil),               // 27: tandem.v1.Endpoint
-	(Codec)(0),                     // 28: tandem.v1.Codec
-	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
-	(*Window)(nil),                 // 30: tandem.v1.Window
+	(*Continuation)(nil),           // 11: tandem.v1.Continuation
+	(*OpenChannelsResponse)(nil),   // 12: tandem.v1.OpenChannelsResponse
+	(*OpenedChannel)(nil),          // 13: tandem.v1.OpenedChannel
+	(*UpdateChannelsRequest)(nil),  // 14: tandem.v1.UpdateChannelsRequest
+	(*ChannelUpdate)(nil),          // 15: tandem.v1.ChannelUpdate
+	(*UpdateChannelsResponse)(nil), // 16: tandem.v1.UpdateChannelsResponse
+	(*CloseChannelsRequest)(nil),   // 17: tandem.v1.CloseChannelsRequest
+	(*CloseChannel)(nil),           // 18: tandem.v1.CloseChannel
+	(*CloseChannelsResponse)(nil),  // 19: tandem.v1.CloseChannelsResponse
+	(*PutRecordsRequest)(nil),      // 20: tandem.v1.PutRecordsRequest
+	(*PutRecordsResponse)(nil),     // 21: tandem.v1.PutRecordsResponse
+	(*DrainRequest)(nil),           // 22: tandem.v1.DrainRequest
+	(*DrainResponse)(nil),          // 23: tandem.v1.DrainResponse
+	(*WatchRequest)(nil),           // 24: tandem.v1.WatchRequest
+	(*WatchResponse)(nil),          // 25: tandem.v1.WatchResponse
+	(*Load)(nil),                   // 26: tandem.v1.Load
+	(*Leg)(nil),                    // 27: tandem.v1.Leg
+	(*Call)(nil),                   // 28: tandem.v1.Call
+	(*Channel)(nil),                // 29: tandem.v1.Channel
+	(*Endpoint)(nil),               // 30: tandem.v1.Endpoint
+	(Codec)(0),                     // 31: tandem.v1.Codec
+	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
+	(*Window)(nil),                 // 33: tandem.v1.Window
 }
 var file_tandem_v1_recorder_proto_depIdxs = []int32{
 	0,  // 0: tandem.v1.Refusal.reason:type_name -> tandem.v1.Refusal.Reason
@@ -1730,49 +1929,54 @@ var file_tandem_v1_recorder_proto_depIdxs = []int32{
 	1,  // 2: tandem.v1.FenceRequest.order:type_name -> tandem.v1.Order
 	7,  // 3: tandem.v1.FenceResponse.inventory:type_name -> tandem.v1.Inventory
 	8,  // 4: tandem.v1.Inventory.channels:type_name -> tandem.v1.HeldChannel
-	24, // 5: tandem.v1.Inventory.legs:type_name -> tandem.v1.Leg
-	25, // 6: tandem.v1.Inventory.calls:type_name -> tandem.v1.Call
-	26, // 7: tandem.v1.HeldChannel.channel:type_name -> tandem.v1.Channel
-	27, // 8: tandem.v1.HeldChannel.endpoint:type_name -> tandem.v1.Endpoint
-	28, // 9: tandem.v1.HeldChannel.codec:type_name -> tandem.v1.Codec
-	29, // 10: tandem.v1.HeldChannel.opened:type_name -> google.protobuf.Timestamp
-	29, // 11: tandem.v1.HeldChannel.last_packet:type_name -> google.protobuf.Timestamp
+	27, // 5: tandem.v1.Inventory.legs:type_name -> tandem.v1.Leg
+	28, // 6: tandem.v1.Inventory.calls:type_name -> tandem.v1.Call
+	29, // 7: tandem.v1.HeldChannel.channel:type_name -> tandem.v1.Channel
+	30, // 8: tandem.v1.HeldChannel.endpoint:type_name -> tandem.v1.Endpoint
+	31, // 9: tandem.v1.HeldChannel.codec:type_name -> tandem.v1.Codec
+	32, // 10: tandem.v1.HeldChannel.opened:type_name -> google.protobuf.Timestamp
+	32, // 11: tandem.v1.HeldChannel.last_packet:type_name -> google.protobuf.Timestamp
 	1,  // 12: tandem.v1.OpenChannelsRequest.order:type_name -> tandem.v1.Order
 	10, // 13: tandem.v1.OpenChannelsRequest.channels:type_name -> tandem.v1.OpenChannel
-	26, // 14: tandem.v1.OpenChannel.channel:type_name -> tandem.v1.Channel
-	12, // 15: tandem.v1.OpenChannelsResponse.channels:type_name -> tandem.v1.OpenedChannel
-	27, // 16: tandem.v1.OpenedChannel.endpoint:type_name -> tandem.v1.Endpoint
-	1,  // 17: tandem.v1.UpdateChannelsRequest.order:type_name -> tandem.v1.Order
-	14, // 18: tandem.v1.UpdateChannelsRequest.channels:type_name -> tandem.v1.ChannelUpdate
-	28, // 19: tandem.v1.ChannelUpdate.codec:type_name -> tandem.v1.Codec
-	27, // 20: tandem.v1.ChannelUpdate.remote:type_name -> tandem.v1.Endpoint
-	1,  // 21: tandem.v1.CloseChannelsRequest.order:type_name -> tandem.v1.Order
-	17, // 22: tandem.v1.CloseChannelsRequest.channels:type_name -> tandem.v1.CloseChannel
-	1,  // 23: tandem.v1.PutRecordsRequest.order:type_name -> tandem.v1.Order
-	25, // 24: tandem.v1.PutRecordsRequest.calls:type_name -> tandem.v1.Call
-	24, // 25: tandem.v1.PutRecordsRequest.legs:type_name -> tandem.v1.Leg
-	30, // 26: tandem.v1.PutRecordsRequest.blind:type_name -> tandem.v1.Window
-	23, // 27: tandem.v1.WatchResponse.load:type_name -> tandem.v1.Load
-	29, // 28: tandem.v1.Load.at:type_name -> google.protobuf.Timestamp
-	3,  // 29: tandem.v1.RecorderService.Inventory:input_type -> tandem.v1.InventoryRequest
-	5,  // 30: tandem.v1.RecorderService.Fence:input_type -> tandem.v1.FenceRequest
-	9,  // 31: tandem.v1.RecorderService.OpenChannels:input_type -> tandem.v1.OpenChannelsRequest
-	13, // 32: tandem.v1.RecorderService.UpdateChannels:input_type -> tandem.v1.UpdateChannelsRequest
-	16, // 33: tandem.v1.RecorderService.CloseChannels:input_type -> tandem.v1.CloseChannelsRequest
-	19, // 34: tandem.v1.RecorderService.PutRecords:input_type -> tandem.v1.PutRecordsRequest
-	21, // 35: tandem.v1.RecorderService.Watch:input_type -> tandem.v1.WatchRequest
-	4,  // 36: tandem.v1.RecorderService.Inventory:output_type -> tandem.v1.InventoryResponse
-	6,  // 37: tandem.v1.RecorderService.Fence:output_type -> tandem.v1.FenceResponse
-	11, // 38: tandem.v1.RecorderService.OpenChannels:output_type -> tandem.v1.OpenChannelsResponse
-	15, // 39: tandem.v1.RecorderService.UpdateChannels:output_type -> tandem.v1.UpdateChannelsResponse
-	18, // 40: tandem.v1.RecorderService.CloseChannels:output_type -> tandem.v1.CloseChannelsResponse
-	20, // 41: tandem.v1.RecorderService.PutRecords:output_type -> tandem.v1.PutRecordsResponse
-	22, // 42: tandem.v1.RecorderService.Watch:output_type -> tandem.v1.WatchResponse
-	36, // [36:43] is the sub-list for method output_type
-	29, // [29:36] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	29, // 14: tandem.v1.OpenChannel.channel:type_name -> tandem.v1.Channel
+	11, // 15: tandem.v1.OpenChannel.continues:type_name -> tandem.v1.Continuation
+	32, // 16: tandem.v1.Continuation.since:type_name -> google.protobuf.Timestamp
+	13, // 17: tandem.v1.OpenChannelsResponse.channels:type_name -> tandem.v1.OpenedChannel
+	30, // 18: tandem.v1.OpenedChannel.endpoint:type_name -> tandem.v1.Endpoint
+	1,  // 19: tandem.v1.UpdateChannelsRequest.order:type_name -> tandem.v1.Order
+	15, // 20: tandem.v1.UpdateChannelsRequest.channels:type_name -> tandem.v1.ChannelUpdate
+	31, // 21: tandem.v1.ChannelUpdate.codec:type_name -> tandem.v1.Codec
+	30, // 22: tandem.v1.ChannelUpdate.remote:type_name -> tandem.v1.Endpoint
+	1,  // 23: tandem.v1.CloseChannelsRequest.order:type_name -> tandem.v1.Order
+	18, // 24: tandem.v1.CloseChannelsRequest.channels:type_name -> tandem.v1.CloseChannel
+	1,  // 25: tandem.v1.PutRecordsRequest.order:type_name -> tandem.v1.Order
+	28, // 26: tandem.v1.PutRecordsRequest.calls:type_name -> tandem.v1.Call
+	27, // 27: tandem.v1.PutRecordsRequest.legs:type_name -> tandem.v1.Leg
+	33, // 28: tandem.v1.PutRecordsRequest.blind:type_name -> tandem.v1.Window
+	1,  // 29: tandem.v1.DrainRequest.order:type_name -> tandem.v1.Order
+	26, // 30: tandem.v1.WatchResponse.load:type_name -> tandem.v1.Load
+	32, // 31: tandem.v1.Load.at:type_name -> google.protobuf.Timestamp
+	3,  // 32: tandem.v1.RecorderService.Inventory:input_type -> tandem.v1.InventoryRequest
+	5,  // 33: tandem.v1.RecorderService.Fence:input_type -> tandem.v1.FenceRequest
+	9,  // 34: tandem.v1.RecorderService.OpenChannels:input_type -> tandem.v1.OpenChannelsRequest
+	14, // 35: tandem.v1.RecorderService.UpdateChannels:input_type -> tandem.v1.UpdateChannelsRequest
+	17, // 36: tandem.v1.RecorderService.CloseChannels:input_type -> tandem.v1.CloseChannelsRequest
+	20, // 37: tandem.v1.RecorderService.PutRecords:input_type -> tandem.v1.PutRecordsRequest
+	22, // 38: tandem.v1.RecorderService.Drain:input_type -> tandem.v1.DrainRequest
+	24, // 39: tandem.v1.RecorderService.Watch:input_type -> tandem.v1.WatchRequest
+	4,  // 40: tandem.v1.RecorderService.Inventory:output_type -> tandem.v1.InventoryResponse
+	6,  // 41: tandem.v1.RecorderService.Fence:output_type -> tandem.v1.FenceResponse
+	12, // 42: tandem.v1.RecorderService.OpenChannels:output_type -> tandem.v1.OpenChannelsResponse
+	16, // 43: tandem.v1.RecorderService.UpdateChannels:output_type -> tandem.v1.UpdateChannelsResponse
+	19, // 44: tandem.v1.RecorderService.CloseChannels:output_type -> tandem.v1.CloseChannelsResponse
+	21, // 45: tandem.v1.RecorderService.PutRecords:output_type -> tandem.v1.PutRecordsResponse
+	23, // 46: tandem.v1.RecorderService.Drain:output_type -> tandem.v1.DrainResponse
+	25, // 47: tandem.v1.RecorderService.Watch:output_type -> tandem.v1.WatchResponse
+	40, // [40:48] is the sub-list for method output_type
+	32, // [32:40] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_recorder_proto_init() }
@@ -1787,7 +1991,7 @@ func file_tandem_v1_recorder_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_recorder_proto_rawDesc), len(file_tandem_v1_recorder_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

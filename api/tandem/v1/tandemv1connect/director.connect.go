@@ -43,6 +43,13 @@ const (
 	// DirectorServiceListFloorChannelsProcedure is the fully-qualified name of the DirectorService's
 	// ListFloorChannels RPC.
 	DirectorServiceListFloorChannelsProcedure = "/tandem.v1.DirectorService/ListFloorChannels"
+	// DirectorServiceDrainProcedure is the fully-qualified name of the DirectorService's Drain RPC.
+	DirectorServiceDrainProcedure = "/tandem.v1.DirectorService/Drain"
+	// DirectorServiceMoveProcedure is the fully-qualified name of the DirectorService's Move RPC.
+	DirectorServiceMoveProcedure = "/tandem.v1.DirectorService/Move"
+	// DirectorServiceRebalanceProcedure is the fully-qualified name of the DirectorService's Rebalance
+	// RPC.
+	DirectorServiceRebalanceProcedure = "/tandem.v1.DirectorService/Rebalance"
 )
 
 // DirectorServiceClient is a client for the tandem.v1.DirectorService service.
@@ -50,6 +57,13 @@ type DirectorServiceClient interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 	ListTurrets(context.Context, *connect.Request[v1.ListTurretsRequest]) (*connect.Response[v1.ListTurretsResponse], error)
 	ListFloorChannels(context.Context, *connect.Request[v1.ListFloorChannelsRequest]) (*connect.Response[v1.ListFloorChannelsResponse], error)
+	// Drain places nothing more on a recorder and moves its channels away, make before break. It answers at once; Status shows how far it is.
+	Drain(context.Context, *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error)
+	// Move moves a turret or a channel to a recorder, make before break. It answers at once, NOT_FOUND for what is
+	// not there and FAILED_PRECONDITION, with the reason, when the recorder cannot take it.
+	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
+	// Rebalance moves turrets, idle ones first, until recorders of equal priority are evenly filled.
+	Rebalance(context.Context, *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error)
 }
 
 // NewDirectorServiceClient constructs a client for the tandem.v1.DirectorService service. By
@@ -81,6 +95,24 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("ListFloorChannels")),
 			connect.WithClientOptions(opts...),
 		),
+		drain: connect.NewClient[v1.DrainRecorderRequest, v1.DrainRecorderResponse](
+			httpClient,
+			baseURL+DirectorServiceDrainProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Drain")),
+			connect.WithClientOptions(opts...),
+		),
+		move: connect.NewClient[v1.MoveRequest, v1.MoveResponse](
+			httpClient,
+			baseURL+DirectorServiceMoveProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Move")),
+			connect.WithClientOptions(opts...),
+		),
+		rebalance: connect.NewClient[v1.RebalanceRequest, v1.RebalanceResponse](
+			httpClient,
+			baseURL+DirectorServiceRebalanceProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Rebalance")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -89,6 +121,9 @@ type directorServiceClient struct {
 	status            *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	listTurrets       *connect.Client[v1.ListTurretsRequest, v1.ListTurretsResponse]
 	listFloorChannels *connect.Client[v1.ListFloorChannelsRequest, v1.ListFloorChannelsResponse]
+	drain             *connect.Client[v1.DrainRecorderRequest, v1.DrainRecorderResponse]
+	move              *connect.Client[v1.MoveRequest, v1.MoveResponse]
+	rebalance         *connect.Client[v1.RebalanceRequest, v1.RebalanceResponse]
 }
 
 // Status calls tandem.v1.DirectorService.Status.
@@ -106,11 +141,33 @@ func (c *directorServiceClient) ListFloorChannels(ctx context.Context, req *conn
 	return c.listFloorChannels.CallUnary(ctx, req)
 }
 
+// Drain calls tandem.v1.DirectorService.Drain.
+func (c *directorServiceClient) Drain(ctx context.Context, req *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error) {
+	return c.drain.CallUnary(ctx, req)
+}
+
+// Move calls tandem.v1.DirectorService.Move.
+func (c *directorServiceClient) Move(ctx context.Context, req *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error) {
+	return c.move.CallUnary(ctx, req)
+}
+
+// Rebalance calls tandem.v1.DirectorService.Rebalance.
+func (c *directorServiceClient) Rebalance(ctx context.Context, req *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error) {
+	return c.rebalance.CallUnary(ctx, req)
+}
+
 // DirectorServiceHandler is an implementation of the tandem.v1.DirectorService service.
 type DirectorServiceHandler interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 	ListTurrets(context.Context, *connect.Request[v1.ListTurretsRequest]) (*connect.Response[v1.ListTurretsResponse], error)
 	ListFloorChannels(context.Context, *connect.Request[v1.ListFloorChannelsRequest]) (*connect.Response[v1.ListFloorChannelsResponse], error)
+	// Drain places nothing more on a recorder and moves its channels away, make before break. It answers at once; Status shows how far it is.
+	Drain(context.Context, *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error)
+	// Move moves a turret or a channel to a recorder, make before break. It answers at once, NOT_FOUND for what is
+	// not there and FAILED_PRECONDITION, with the reason, when the recorder cannot take it.
+	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
+	// Rebalance moves turrets, idle ones first, until recorders of equal priority are evenly filled.
+	Rebalance(context.Context, *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error)
 }
 
 // NewDirectorServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -138,6 +195,24 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("ListFloorChannels")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceDrainHandler := connect.NewUnaryHandler(
+		DirectorServiceDrainProcedure,
+		svc.Drain,
+		connect.WithSchema(directorServiceMethods.ByName("Drain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceMoveHandler := connect.NewUnaryHandler(
+		DirectorServiceMoveProcedure,
+		svc.Move,
+		connect.WithSchema(directorServiceMethods.ByName("Move")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceRebalanceHandler := connect.NewUnaryHandler(
+		DirectorServiceRebalanceProcedure,
+		svc.Rebalance,
+		connect.WithSchema(directorServiceMethods.ByName("Rebalance")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tandem.v1.DirectorService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DirectorServiceStatusProcedure:
@@ -146,6 +221,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceListTurretsHandler.ServeHTTP(w, r)
 		case DirectorServiceListFloorChannelsProcedure:
 			directorServiceListFloorChannelsHandler.ServeHTTP(w, r)
+		case DirectorServiceDrainProcedure:
+			directorServiceDrainHandler.ServeHTTP(w, r)
+		case DirectorServiceMoveProcedure:
+			directorServiceMoveHandler.ServeHTTP(w, r)
+		case DirectorServiceRebalanceProcedure:
+			directorServiceRebalanceHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -165,4 +246,16 @@ func (UnimplementedDirectorServiceHandler) ListTurrets(context.Context, *connect
 
 func (UnimplementedDirectorServiceHandler) ListFloorChannels(context.Context, *connect.Request[v1.ListFloorChannelsRequest]) (*connect.Response[v1.ListFloorChannelsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.ListFloorChannels is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Drain(context.Context, *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Drain is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Move is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Rebalance(context.Context, *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Rebalance is not implemented"))
 }

@@ -52,6 +52,8 @@ const (
 	// RecorderServicePutRecordsProcedure is the fully-qualified name of the RecorderService's
 	// PutRecords RPC.
 	RecorderServicePutRecordsProcedure = "/tandem.v1.RecorderService/PutRecords"
+	// RecorderServiceDrainProcedure is the fully-qualified name of the RecorderService's Drain RPC.
+	RecorderServiceDrainProcedure = "/tandem.v1.RecorderService/Drain"
 	// RecorderServiceWatchProcedure is the fully-qualified name of the RecorderService's Watch RPC.
 	RecorderServiceWatchProcedure = "/tandem.v1.RecorderService/Watch"
 )
@@ -70,6 +72,9 @@ type RecorderServiceClient interface {
 	CloseChannels(context.Context, *connect.Request[v1.CloseChannelsRequest]) (*connect.Response[v1.CloseChannelsResponse], error)
 	// PutRecords stores calls and legs as they are now known; the newest state of an id wins.
 	PutRecords(context.Context, *connect.Request[v1.PutRecordsRequest]) (*connect.Response[v1.PutRecordsResponse], error)
+	// Drain makes the recorder not ready, with the reason draining, or ready again; it remembers that through a restart.
+	// What is open goes on: moving it is the director's business.
+	Drain(context.Context, *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error)
 	// Watch streams a heartbeat every 100 ms and the load every second, and at once when readiness changes.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
 }
@@ -121,6 +126,12 @@ func NewRecorderServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(recorderServiceMethods.ByName("PutRecords")),
 			connect.WithClientOptions(opts...),
 		),
+		drain: connect.NewClient[v1.DrainRequest, v1.DrainResponse](
+			httpClient,
+			baseURL+RecorderServiceDrainProcedure,
+			connect.WithSchema(recorderServiceMethods.ByName("Drain")),
+			connect.WithClientOptions(opts...),
+		),
 		watch: connect.NewClient[v1.WatchRequest, v1.WatchResponse](
 			httpClient,
 			baseURL+RecorderServiceWatchProcedure,
@@ -138,6 +149,7 @@ type recorderServiceClient struct {
 	updateChannels *connect.Client[v1.UpdateChannelsRequest, v1.UpdateChannelsResponse]
 	closeChannels  *connect.Client[v1.CloseChannelsRequest, v1.CloseChannelsResponse]
 	putRecords     *connect.Client[v1.PutRecordsRequest, v1.PutRecordsResponse]
+	drain          *connect.Client[v1.DrainRequest, v1.DrainResponse]
 	watch          *connect.Client[v1.WatchRequest, v1.WatchResponse]
 }
 
@@ -171,6 +183,11 @@ func (c *recorderServiceClient) PutRecords(ctx context.Context, req *connect.Req
 	return c.putRecords.CallUnary(ctx, req)
 }
 
+// Drain calls tandem.v1.RecorderService.Drain.
+func (c *recorderServiceClient) Drain(ctx context.Context, req *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error) {
+	return c.drain.CallUnary(ctx, req)
+}
+
 // Watch calls tandem.v1.RecorderService.Watch.
 func (c *recorderServiceClient) Watch(ctx context.Context, req *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error) {
 	return c.watch.CallServerStream(ctx, req)
@@ -190,6 +207,9 @@ type RecorderServiceHandler interface {
 	CloseChannels(context.Context, *connect.Request[v1.CloseChannelsRequest]) (*connect.Response[v1.CloseChannelsResponse], error)
 	// PutRecords stores calls and legs as they are now known; the newest state of an id wins.
 	PutRecords(context.Context, *connect.Request[v1.PutRecordsRequest]) (*connect.Response[v1.PutRecordsResponse], error)
+	// Drain makes the recorder not ready, with the reason draining, or ready again; it remembers that through a restart.
+	// What is open goes on: moving it is the director's business.
+	Drain(context.Context, *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error)
 	// Watch streams a heartbeat every 100 ms and the load every second, and at once when readiness changes.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
 }
@@ -237,6 +257,12 @@ func NewRecorderServiceHandler(svc RecorderServiceHandler, opts ...connect.Handl
 		connect.WithSchema(recorderServiceMethods.ByName("PutRecords")),
 		connect.WithHandlerOptions(opts...),
 	)
+	recorderServiceDrainHandler := connect.NewUnaryHandler(
+		RecorderServiceDrainProcedure,
+		svc.Drain,
+		connect.WithSchema(recorderServiceMethods.ByName("Drain")),
+		connect.WithHandlerOptions(opts...),
+	)
 	recorderServiceWatchHandler := connect.NewServerStreamHandler(
 		RecorderServiceWatchProcedure,
 		svc.Watch,
@@ -257,6 +283,8 @@ func NewRecorderServiceHandler(svc RecorderServiceHandler, opts ...connect.Handl
 			recorderServiceCloseChannelsHandler.ServeHTTP(w, r)
 		case RecorderServicePutRecordsProcedure:
 			recorderServicePutRecordsHandler.ServeHTTP(w, r)
+		case RecorderServiceDrainProcedure:
+			recorderServiceDrainHandler.ServeHTTP(w, r)
 		case RecorderServiceWatchProcedure:
 			recorderServiceWatchHandler.ServeHTTP(w, r)
 		default:
@@ -290,6 +318,10 @@ func (UnimplementedRecorderServiceHandler) CloseChannels(context.Context, *conne
 
 func (UnimplementedRecorderServiceHandler) PutRecords(context.Context, *connect.Request[v1.PutRecordsRequest]) (*connect.Response[v1.PutRecordsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.RecorderService.PutRecords is not implemented"))
+}
+
+func (UnimplementedRecorderServiceHandler) Drain(context.Context, *connect.Request[v1.DrainRequest]) (*connect.Response[v1.DrainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.RecorderService.Drain is not implemented"))
 }
 
 func (UnimplementedRecorderServiceHandler) Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error {
