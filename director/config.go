@@ -20,6 +20,7 @@ type Config struct {
 	Secondary       bool             `toml:"secondary"`
 	Site            string           `toml:"site"`
 	Control         string           `toml:"control"`
+	InsecureControl bool             `toml:"insecure_control"` // Control may be an address that other machines reach
 	Metrics         string           `toml:"metrics"`
 	RecorderTimeout config.Duration  `toml:"recorder_timeout"`
 	Recorders       []RecorderConfig `toml:"recorder"`
@@ -91,7 +92,11 @@ func (c Config) Validate() []config.Fault {
 	check.Name("name", c.Name)
 	check.Name("group", c.Group)
 	check.Name("site", c.Site)
-	check.Loopback("control", c.Control)
+	if c.InsecureControl {
+		check.Addr("control", c.Control)
+	} else {
+		check.Loopback("control", c.Control)
+	}
 	if c.Metrics != "" {
 		check.Addr("metrics", c.Metrics)
 	}

@@ -83,7 +83,11 @@ func open(cfg Config, log *slog.Logger) (*director, error) {
 // run serves until ctx ends. The loop and the links outlive the platform's
 // side, so that what it said last still reaches the recorders.
 func (d *director) run(ctx context.Context) error {
-	d.log.Warn("control API without TLS: loopback only", "control", d.control.Addr())
+	if d.cfg.InsecureControl {
+		d.log.Warn("control API is neither encrypted nor protected: whoever reaches it may steer the floor", "control", d.control.Addr())
+	} else {
+		d.log.Warn("control API without TLS: loopback only", "control", d.control.Addr())
+	}
 	d.log.Info("director started", "group", d.cfg.Group, "copy", d.cfg.copy(), "recorders", len(d.cfg.Recorders), "sip", d.loop.provider.SIPAddr())
 	defer d.client.CloseIdleConnections()
 	late, end := context.WithCancel(context.WithoutCancel(ctx))

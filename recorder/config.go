@@ -15,8 +15,10 @@ type Config struct {
 	Name    string `toml:"name"`
 	Group   string `toml:"group"`
 	Control string `toml:"control"`
-	Metrics string `toml:"metrics"`
-	Dir     string `toml:"dir"`
+	// InsecureControl lets Control be an address that other machines reach.
+	InsecureControl bool   `toml:"insecure_control"`
+	Metrics         string `toml:"metrics"`
+	Dir             string `toml:"dir"`
 
 	Media   MediaConfig   `toml:"media"`
 	RTP     RTPConfig     `toml:"rtp"`
@@ -82,7 +84,11 @@ func (c Config) Validate() []config.Fault {
 	var check config.Check
 	check.Name("name", c.Name)
 	check.Name("group", c.Group)
-	check.Loopback("control", c.Control)
+	if c.InsecureControl {
+		check.Addr("control", c.Control)
+	} else {
+		check.Loopback("control", c.Control)
+	}
 	if c.Metrics != "" {
 		check.Addr("metrics", c.Metrics)
 	}

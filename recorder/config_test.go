@@ -27,6 +27,7 @@ func TestShippedFileIsTheDefaults(t *testing.T) {
 func TestConfigFaults(t *testing.T) {
 	for _, c := range []struct{ text, key string }{
 		{`control = "10.0.0.1:7402"`, "control"},
+		{"insecure_control = true\ncontrol = \"everywhere\"", "control"},
 		{"[media]\nkeep = \"some\"", "media.keep"},
 		{"[media]\nslot = \"7m\"", "media.slot"},
 		{"[rtp]\nhost = \"0.0.0.0\"", "rtp.host"},

@@ -35,7 +35,11 @@ import (
 func Run(ctx context.Context, cfg Config) error {
 	boot := rpc.NewBootID()
 	slog.Info("starting", "recorder", cfg.Name, "group", cfg.Group, "version", daemon.Version(), "boot", boot)
-	slog.Warn("control is not encrypted: only this machine can reach it", "control", cfg.Control)
+	if cfg.InsecureControl {
+		slog.Warn("control is neither encrypted nor protected: whoever reaches it may command this recorder", "control", cfg.Control)
+	} else {
+		slog.Warn("control is not encrypted: only this machine can reach it", "control", cfg.Control)
+	}
 	ln, err := net.Listen("tcp", cfg.Control)
 	if err != nil {
 		return fmt.Errorf("listen for control: %w", err)
