@@ -57,7 +57,7 @@ const (
 // when it returns, however it ends. With Keep the end of ctx after the report
 // is the wanted end and no error.
 func Run(ctx context.Context, o Options, view View, report func(Result) error) error {
-	runtime.LockOSThread() // the processes' lives hang on this thread: see process.start
+	runtime.LockOSThread() // the processes' lives hang on this thread: see process.Process.Start
 	defer runtime.UnlockOSThread()
 	f, err := newFloor(o, view)
 	if err != nil {

@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -14,10 +13,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/BurntSushi/toml"
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/cli/process"
 	"tandem/internal/rpc"
 )
 
@@ -31,7 +30,7 @@ type floor struct {
 	began   time.Time
 	dir     string
 
-	sim, recorder, director *process
+	sim, recorder, director *process.Process
 	simControl              string // address of the switch's fault and state port
 	directorAt, recorderAt  string
 	http                    *http.Client
@@ -65,13 +64,11 @@ func newFloor(o Options, view View) (*floor, error) {
 	f := &floor{options: o, view: view, began: time.Now(), dir: dir, http: rpc.NewClient(), stopSamples: func() {}}
 	for _, p := range []struct {
 		name string
-		into **process
+		into **process.Process
 	}{{"turretsim", &f.sim}, {"recorder", &f.recorder}, {"director", &f.director}} {
-		path, err := findProgram(p.name)
-		if err != nil {
+		if *p.into, err = process.New(p.name, p.name, dir); err != nil {
 			return nil, err
 		}
-		*p.into = &process{name: p.name, path: path, config: f.path(p.name + ".toml"), log: f.path(p.name + ".log")}
 	}
 	return f, nil
 }
@@ -87,8 +84,8 @@ func (f *floor) say(format string, args ...any) {
 // close ends every process, those that feed others first.
 func (f *floor) close() {
 	f.stopSamples()
-	for _, p := range []*process{f.director, f.sim, f.recorder} {
-		p.stop(stopPatience)
+	for _, p := range []*process.Process{f.director, f.sim, f.recorder} {
+		p.Stop(stopPatience)
 	}
 }
 
@@ -99,7 +96,7 @@ func (f *floor) open(ctx context.Context) error {
 	}
 	f.say("everything is in %s", f.dir)
 	for _, d := range []struct {
-		process  *process
+		process  *process.Process
 		answered func() bool
 		text     string
 	}{
@@ -107,10 +104,10 @@ func (f *floor) open(ctx context.Context) error {
 		{f.recorder, func() bool { return f.inventory(ctx) != nil }, "recorder rec-1 up, keeps everything"},
 		{f.director, func() bool { return f.status(ctx) != nil }, "director dir-a up"},
 	} {
-		if err := d.process.start(); err != nil {
+		if err := d.process.Start(); err != nil {
 			return err
 		}
-		if err := f.wait(ctx, upPatience, d.process.name+" to answer", d.answered); err != nil {
+		if err := f.wait(ctx, upPatience, d.process.Name+" to answer", d.answered); err != nil {
 			return err
 		}
 		f.say("%s", d.text)
@@ -147,7 +144,7 @@ func (f *floor) configure() error {
 		return fmt.Errorf("write password: %w", err)
 	}
 	for _, c := range []struct {
-		process *process
+		process *process.Process
 		config  map[string]any
 	}{
 		{f.sim, f.simConfig(ctiAt, sipAt)},
@@ -166,12 +163,8 @@ func (f *floor) configure() error {
 			}},
 		}},
 	} {
-		var text bytes.Buffer
-		if err := toml.NewEncoder(&text).Encode(c.config); err != nil {
-			return fmt.Errorf("write %s: %w", c.process.config, err)
-		}
-		if err := os.WriteFile(c.process.config, text.Bytes(), 0o644); err != nil {
-			return fmt.Errorf("write configuration: %w", err)
+		if err := c.process.Configure(c.config); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -237,9 +230,9 @@ func (f *floor) wait(ctx context.Context, patience time.Duration, what string, d
 	defer poll.Stop()
 	for {
 		// A death explains why nothing answers, so it is looked at first.
-		for _, p := range []*process{f.sim, f.recorder, f.director} {
-			if p.died() {
-				return p.obituary()
+		for _, p := range []*process.Process{f.sim, f.recorder, f.director} {
+			if p.Died() {
+				return p.Obituary()
 			}
 		}
 		if ctx.Err() != nil {

@@ -8,6 +8,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/audit"
+	"tandem/cli/process"
 	"tandem/director"
 	"tandem/internal/config"
 	"tandem/recorder"
@@ -18,21 +19,21 @@ import (
 // directory has a name that TOML must quote.
 func TestConfigure(t *testing.T) {
 	f := &floor{options: Options{Turrets: 7, Seed: 3}, dir: t.TempDir()}
-	for name, p := range map[string]**process{"turretsim": &f.sim, "recorder": &f.recorder, "director": &f.director} {
-		*p = &process{name: name, config: f.path(name + `".toml`)}
+	for name, p := range map[string]**process.Process{"turretsim": &f.sim, "recorder": &f.recorder, "director": &f.director} {
+		*p = &process.Process{Name: name, Config: f.path(name + `".toml`)}
 	}
 	if err := f.configure(); err != nil {
 		t.Fatal(err)
 	}
-	sim, err := config.Load(f.sim.config, turretsim.DefaultConfig())
+	sim, err := config.Load(f.sim.Config, turretsim.DefaultConfig())
 	if err != nil || sim.Floor.Turrets != 7 || sim.Seed != 3 || sim.Floor.Mixes != mixes {
 		t.Errorf("%+v, %v", sim, err)
 	}
-	rec, err := config.Load(f.recorder.config, recorder.DefaultConfig())
+	rec, err := config.Load(f.recorder.Config, recorder.DefaultConfig())
 	if err != nil || rec.Media.Keep != "all" || rec.Control != f.recorderAt {
 		t.Errorf("%+v, %v", rec, err)
 	}
-	dir, err := config.Load(f.director.config, director.DefaultConfig())
+	dir, err := config.Load(f.director.Config, director.DefaultConfig())
 	if err != nil || dir.Control != f.directorAt || dir.Recorders[0].Address != rec.Control || dir.Provider.Unigy.Servers[0] != sim.CTI.Listen || dir.Provider.Unigy.User != sim.CTI.User {
 		t.Errorf("%+v, %v", dir, err)
 	}

@@ -26,7 +26,7 @@ func (f *floor) killRecorder(ctx context.Context) (Fault, error) {
 	channels := f.options.Turrets * mixes
 
 	died := time.Now()
-	f.recorder.kill()
+	f.recorder.Kill()
 	fault := Fault{At: died.Sub(f.began), What: "recorder_killed", Object: "rec-1", LiveLegs: len(legs), Detect: -1, From: died.Add(-time.Second)}
 	f.say("SIGKILL to the recorder, %d legs live", len(legs))
 	noticed := func() {
@@ -37,7 +37,7 @@ func (f *floor) killRecorder(ctx context.Context) (Fault, error) {
 	if err := f.wait(ctx, forever, "", func() bool { noticed(); return time.Since(died) >= restartAfter }); err != nil {
 		return Fault{}, err
 	}
-	if err := f.recorder.start(); err != nil {
+	if err := f.recorder.Start(); err != nil {
 		return Fault{}, err
 	}
 	if err := f.wait(ctx, upPatience, "the recorder to answer again", func() bool { noticed(); return f.inventory(ctx) != nil }); err != nil {

@@ -35,7 +35,7 @@ func (f *floor) fallSilent(ctx context.Context) error {
 	}
 	f.say("calls ended; the switch stops, the recorder makes files of its journal")
 	f.stopSamples() // what is no longer there is not worth showing
-	if err := f.during(ctx, func() error { f.sim.stop(stopPatience); return nil }); err != nil {
+	if err := f.during(ctx, func() error { f.sim.Stop(stopPatience); return nil }); err != nil {
 		return err
 	}
 	return f.wait(ctx, quietPatience, "the media files to reach the last packet", func() bool {

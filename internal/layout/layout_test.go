@@ -58,6 +58,7 @@ var floors = map[string]int{
 	"cli":           commands,
 	"cli/audit":     commands,
 	"cli/demo":      commands,
+	"cli/process":   commands,
 	"cli/stories":   commands,
 	"cmd/director":  commands,
 	"cmd/recctl":    commands,
