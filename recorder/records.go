@@ -70,5 +70,6 @@ func segmentProto(s catalog.Segment) *tandemv1.Segment {
 		Id: s.ID, Channel: string(s.Channel), Copy: string(s.Copy), Start: timeProto(s.Start), End: timeProto(s.End), Codec: codecProto(s.Codec),
 		File: s.File, Size: uint64(s.Size), Sha256: s.SHA256, Packets: uint64(s.Packets), Lost: uint64(s.Lost), Reordered: uint64(s.Reordered),
 		Duplicates: uint64(s.Duplicates), MaxJitterMs: float64(s.MaxJitter.Microseconds()) / 1000, Ssrc: s.SSRC, Gaps: gapsProto(s.Gaps), Open: !s.Sealed,
+		Samples: s.Samples, FirstTs: s.FirstTS, FirstSeq: s.FirstSeq, LastSeq: s.LastSeq,
 	}
 }

@@ -169,7 +169,7 @@ func (c *Compactor) place(ch *channel, p rtpstream.Placed) error {
 		r := t.at(ts, c.cfg.Slot, c.keep(ch))
 		n := min(int64(len(payload)), r.To-ts)
 		if r.Kept {
-			s, err := c.pieceFor(ch, t, r, ts)
+			s, err := c.pieceFor(ch, t, r, p.Seq, ts)
 			if err != nil {
 				return err
 			}
@@ -179,7 +179,7 @@ func (c *Compactor) place(ch *channel, p rtpstream.Placed) error {
 			if err := s.w.WriteAt(payload[:n], ts-s.first()); err != nil {
 				return err
 			}
-			s.wrote()
+			s.wrote(p.Seq)
 			if !counted {
 				s.count(p)
 			}
@@ -197,10 +197,11 @@ func (c *Compactor) place(ch *channel, p rtpstream.Placed) error {
 	return nil
 }
 
-// wrote notes that samples came, and fixes where the segment begins once the
+// wrote notes that samples of a packet came, and fixes where the segment begins once the
 // anchor has seen enough packets to know.
-func (s *piece) wrote() {
+func (s *piece) wrote(seq int64) {
 	s.dirty = true
+	s.Row.FirstSeq, s.Row.LastSeq = min(s.Row.FirstSeq, seq), max(s.Row.LastSeq, seq)
 	if !s.Began && s.w.Len() > s.run.Anchor.After(refineTime) {
 		s.Row.Start, s.Began = s.begin(), true
 	}
@@ -218,14 +219,14 @@ func (s *piece) count(p rtpstream.Placed) {
 	s.Row.MaxJitter = max(s.Row.MaxJitter, p.Run.JitterTime())
 }
 
-// pieceFor returns the region's segment with room for a sample at ts. It is
+// pieceFor returns the region's segment with room for a packet's sample at ts. It is
 // nil when the region had to be split because its segment begins later and
 // is on disk already: ask again.
-func (c *Compactor) pieceFor(ch *channel, t *track, r *region, ts int64) (*piece, error) {
+func (c *Compactor) pieceFor(ch *channel, t *track, r *region, seq, ts int64) (*piece, error) {
 	s := r.Seg
 	switch {
 	case s == nil:
-		r.Seg = c.newPiece(ch, t.run, ts)
+		r.Seg = c.newPiece(ch, t.run, seq, ts)
 		return r.Seg, nil
 	case ts >= s.first():
 		return s, nil
@@ -243,7 +244,7 @@ func (c *Compactor) pieceFor(ch *channel, t *track, r *region, ts int64) (*piece
 	return nil, nil
 }
 
-func (c *Compactor) newPiece(ch *channel, run *rtpstream.Run, ts int64) *piece {
+func (c *Compactor) newPiece(ch *channel, run *rtpstream.Run, seq, ts int64) *piece {
 	start := run.Anchor.Wall(ts).Time().Truncate(time.Microsecond)
 	for c.taken(ch, run.SSRC, start) {
 		start = start.Add(time.Microsecond)
@@ -251,7 +252,7 @@ func (c *Compactor) newPiece(ch *channel, run *rtpstream.Run, ts int64) *piece {
 	file := segment.Path(ch.Channel.ID, start, run.SSRC)
 	return &piece{
 		Row: catalog.Segment{ID: segmentID(ch.Channel.Num, run.SSRC, start), Num: ch.Channel.Num, Channel: ch.Channel.ID, Copy: ch.Channel.Copy,
-			Start: start, End: start, Codec: run.Codec, SSRC: run.SSRC, FirstTS: ts, File: file},
+			Start: start, End: start, Codec: run.Codec, SSRC: run.SSRC, FirstTS: ts, FirstSeq: seq, LastSeq: seq, File: file},
 		w: segment.Create(c.mediaPath(file), run.Codec), run: run,
 	}
 }

@@ -386,11 +386,13 @@ func (f *floor) checkPackets(l *line, own []catalog.Segment, kept keptAt, files 
 		}
 		left := f.samples(s)
 		quiet := s.Codec.Silence()
+		var held []uint16 // of the packets in it, as they were sent
 		for i, p := range l.sent {
 			at := int(int32(p.ts - uint32(s.FirstTS)))
 			if p.ssrc != s.SSRC || !p.kept || at >= len(left) || at+len(p.payload) <= 0 {
 				continue
 			}
+			held = append(held, p.seq)
 			for j := max(0, -at); j < min(len(p.payload), len(left)-at); j++ {
 				switch left[at+j] {
 				case p.payload[j]:
@@ -401,6 +403,9 @@ func (f *floor) checkPackets(l *line, own []catalog.Segment, kept keptAt, files 
 					f.t.Fatalf("%s sample %d: %#x, want %#x", s.ID, at+j, left[at+j], p.payload[j])
 				}
 			}
+		}
+		if n := len(held); n == 0 || uint16(s.FirstSeq) != held[0] || uint16(s.LastSeq) != held[n-1] || s.LastSeq-s.FirstSeq < int64(n-1) {
+			f.t.Errorf("%s: packets %d to %d, want %v", s.ID, s.FirstSeq, s.LastSeq, held)
 		}
 		if i := slices.IndexFunc(left, func(b byte) bool { return b != quiet }); i >= 0 {
 			f.t.Fatalf("%s sample %d: %#x where nothing was received", s.ID, i, left[i])

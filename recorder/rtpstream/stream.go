@@ -38,6 +38,7 @@ func (p Packet) samples() int64 { return int64(len(p.Payload)) }
 type Placed struct {
 	Run     *Run
 	Verdict Verdict
+	Seq     int64 // extended sequence number
 	At      int64 // extended timestamp of its first sample
 	Arrival Wall
 	Payload []byte
@@ -74,7 +75,7 @@ func (s *Stream) Push(p Packet, arrival Wall) (placed []Placed, ended []*Run) {
 	for i := len(s.Runs) - 1; i >= 0; i-- {
 		r := s.Runs[i]
 		if seq, ts, ok := r.fit(p, arrival); ok {
-			s.place(r, p, ts, arrival, r.take(p, seq, ts, arrival))
+			s.place(r, p, seq, ts, arrival, r.take(p, seq, ts, arrival))
 			return s.placed, s.ended
 		}
 	}
@@ -86,7 +87,7 @@ func (s *Stream) Push(p Packet, arrival Wall) (placed []Placed, ended []*Run) {
 		if verdict := c.Run.take(p, seq, ts, arrival); verdict != Duplicate {
 			s.Candidates = slices.Delete(s.Candidates, i, i+1)
 			s.begin(c)
-			s.place(c.Run, p, ts, arrival, verdict)
+			s.place(c.Run, p, seq, ts, arrival, verdict)
 		}
 		return s.placed, s.ended
 	}
@@ -94,8 +95,8 @@ func (s *Stream) Push(p Packet, arrival Wall) (placed []Placed, ended []*Run) {
 	return s.placed, s.ended
 }
 
-func (s *Stream) place(r *Run, p Packet, ts int64, arrival Wall, verdict Verdict) {
-	s.placed = append(s.placed, Placed{r, verdict, ts, arrival, p.Payload})
+func (s *Stream) place(r *Run, p Packet, seq, ts int64, arrival Wall, verdict Verdict) {
+	s.placed = append(s.placed, Placed{r, verdict, seq, ts, arrival, p.Payload})
 	if verdict != Duplicate {
 		s.Edge = max(s.Edge, r.Anchor.Wall(ts+p.samples()))
 		s.Away = false
@@ -108,7 +109,7 @@ func (s *Stream) begin(c Candidate) {
 	first := extend(r.TS, c.Packet.TS)
 	r.Head = s.head(r.Anchor.Wall(r.Pending[0].From), c.Packet.Marker)
 	s.Runs = append(s.Runs, r)
-	s.place(r, c.Packet, first, r.Began, Next)
+	s.place(r, c.Packet, int64(c.Packet.Seq), first, r.Began, Next)
 	for len(s.Runs) > maxRuns {
 		s.end(slices.IndexFunc(s.Runs, func(o *Run) bool {
 			return !slices.ContainsFunc(s.Runs, func(older *Run) bool { return older.Arrival < o.Arrival })
