@@ -30,6 +30,7 @@ var floors = map[string]int{
 	"internal/call":                 values,
 	"internal/cti":                  values,
 	"internal/media":                values,
+	"internal/stitch":               values,
 	"internal/tone":                 values,
 	"recorder/rtpstream":            values,
 	"director/placement":            values,
