@@ -69,8 +69,16 @@ func (m *mediaAPI) Export(ctx context.Context, r *connect.Request[tandemv1.Expor
 		return mediaError(err)
 	}
 	return stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Trailer{
-		Trailer: &tandemv1.ExportTrailer{Gaps: gapsProto(trailer.Gaps), Sha256: trailer.SHA256},
+		Trailer: &tandemv1.ExportTrailer{Gaps: gapsProto(trailer.Gaps), Sha256: trailer.SHA256, Stretches: stretchesProto(trailer.Stretches)},
 	}})
+}
+
+func stretchesProto(stretches []playback.Stretch) []*tandemv1.Stretch {
+	out := make([]*tandemv1.Stretch, len(stretches))
+	for i, s := range stretches {
+		out[i] = &tandemv1.Stretch{Offset: s.At, Samples: s.Samples, Ssrc: s.SSRC, FirstTs: s.FirstTS}
+	}
+	return out
 }
 
 func headerProto(h playback.Header) *tandemv1.ExportHeader {

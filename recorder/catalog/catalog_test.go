@@ -182,7 +182,7 @@ func TestKeepWindows(t *testing.T) {
 
 func TestCommitIsWhole(t *testing.T) {
 	c := open(t)
-	s := Segment{ID: "1-0", Num: 1, Channel: "a", Copy: call.CopyA, Start: sec(0), End: sec(60), Codec: media.PCMU, SSRC: 1 << 31, FirstTS: 1 << 40, Samples: 480000, FirstSeq: -3, LastSeq: 1 << 33,
+	s := Segment{ID: "1-0", Num: 1, Channel: "a", Copy: call.CopyA, Start: sec(0), End: sec(60), Codec: media.PCMU, SSRC: 1 << 31, FirstTS: 1 << 40, Samples: 480000, FirstSeq: -3, LastSeq: 1 << 33, Holes: Holes{{0, 160}, {80000, 800}},
 		File: "2026-03-02/09/a.wav", Packets: 2990, Lost: 10, MaxJitter: 1500 * time.Microsecond, State: []byte("x"),
 		Gaps: []Gap{{sec(10), sec(10.1), call.CauseLoss}, {sec(20), sec(20.1), call.CauseDisk}}}
 	if err := c.Commit(t.Context(), Compaction{Segments: []Segment{s}, Number: 7, State: []byte("y")}); err != nil {

@@ -31,6 +31,7 @@ type Segment struct {
 	Samples    int64
 	FirstSeq   int64  // extended RTP sequence number of the first packet
 	LastSeq    int64  // and of the last
+	Holes      Holes  // where no media is; what may still be filled included
 	File       string // under the media directory
 	Size       int64
 	SHA256     string // hex; empty until sealed
@@ -45,7 +46,7 @@ type Segment struct {
 }
 
 const segmentColumns = `id, num, channel, copy, start_us, end_us, codec, ssrc, first_ts, samples, file, size, sha256,
- packets, lost, reordered, duplicates, max_jitter_us, sealed, state, first_seq, last_seq`
+ packets, lost, reordered, duplicates, max_jitter_us, sealed, state, first_seq, last_seq, holes`
 
 // Compaction is one step of the compactor, stored whole or not at all.
 type Compaction struct {
@@ -58,9 +59,9 @@ type Compaction struct {
 func (c *Catalog) Commit(ctx context.Context, step Compaction) error {
 	return c.update(ctx, "commit compaction", func(tx *sql.Tx) error {
 		err := each(ctx, tx, `INSERT OR REPLACE INTO segments (`+segmentColumns+`)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, step.Segments, func(s Segment) []any {
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, step.Segments, func(s Segment) []any {
 			return []any{s.ID, s.Num, s.Channel, s.Copy, micros(s.Start), micros(s.End), s.Codec, s.SSRC, s.FirstTS, s.Samples, s.File, s.Size, s.SHA256,
-				s.Packets, s.Lost, s.Reordered, s.Duplicates, s.MaxJitter.Microseconds(), s.Sealed, s.State, s.FirstSeq, s.LastSeq}
+				s.Packets, s.Lost, s.Reordered, s.Duplicates, s.MaxJitter.Microseconds(), s.Sealed, s.State, s.FirstSeq, s.LastSeq, s.Holes}
 		})
 		if err != nil {
 			return err
@@ -137,7 +138,7 @@ func (c *Catalog) segments(ctx context.Context, where string, args ...any) ([]Se
 		var s Segment
 		var jitter int64
 		err := r.Scan(&s.ID, &s.Num, &s.Channel, &s.Copy, at(&s.Start), at(&s.End), &s.Codec, &s.SSRC, &s.FirstTS, &s.Samples, &s.File, &s.Size, &s.SHA256,
-			&s.Packets, &s.Lost, &s.Reordered, &s.Duplicates, &jitter, &s.Sealed, &s.State, &s.FirstSeq, &s.LastSeq)
+			&s.Packets, &s.Lost, &s.Reordered, &s.Duplicates, &jitter, &s.Sealed, &s.State, &s.FirstSeq, &s.LastSeq, &s.Holes)
 		s.MaxJitter = time.Duration(jitter) * time.Microsecond
 		return s, err
 	}, `SELECT `+segmentColumns+` FROM segments WHERE `+where+` ORDER BY channel, start_us, id`, args...)

@@ -88,7 +88,7 @@ func (c *Compactor) flush() error {
 				}
 				s.Row.Gaps, s.Row.Size, s.Row.State, s.dirty = s.gaps(), segment.Size(s.Row.Samples), nil, false
 				row := s.Row
-				row.State = run
+				row.State, row.Holes = run, s.holes()
 				c.rows = append(c.rows, row)
 			}
 		}

@@ -44,7 +44,7 @@ type region struct {
 
 // piece is a segment not sealed yet.
 type piece struct {
-	Row   catalog.Segment // Start, End, Samples and Gaps as of the last commit
+	Row   catalog.Segment // Start, End, Samples and Gaps as of the last commit; Holes that are settled
 	Gaps  []gap
 	Over  bool // its region is: only late packets may come
 	Began bool // Start does not change any more
@@ -232,6 +232,7 @@ func (c *Compactor) pieceFor(ch *channel, t *track, r *region, seq, ts int64) (*
 		return s, nil
 	case s.w.Roomy(int(s.first() - ts)):
 		err := s.w.Prepend(int(s.first() - ts))
+		s.Row.Holes.Shift(s.first() - ts)
 		s.Row.FirstTS = ts
 		return s, err
 	}
@@ -293,18 +294,20 @@ func (c *Compactor) track(ch *channel, run *rtpstream.Run) *track {
 func (c *Compactor) settle(ch *channel, t *track, all bool) {
 	c.holes = t.run.Settle(c.holes[:0], all)
 	for _, h := range c.holes {
-		if h.Silence() {
-			continue
-		}
 		s := t.holder(h)
-		if s == nil {
-			c.absent = append(c.absent, absence{ch, t.run, h})
-			continue
+		if s != nil {
+			s.Row.Holes.Add(h.From-s.first(), h.To-s.first())
+			s.dirty = true
 		}
-		s.Gaps = append(s.Gaps, gap{h.From, h.To, h.Cause})
-		s.Row.Lost += h.Lost
-		s.dirty = true
-		c.sum.Gaps++
+		switch {
+		case h.Silence():
+		case s == nil:
+			c.absent = append(c.absent, absence{ch, t.run, h})
+		default:
+			s.Gaps = append(s.Gaps, gap{h.From, h.To, h.Cause})
+			s.Row.Lost += h.Lost
+			c.sum.Gaps++
+		}
 	}
 	c.retire(t)
 }
@@ -312,11 +315,25 @@ func (c *Compactor) settle(ch *channel, t *track, all bool) {
 // holder is the segment that has samples on both sides of the hole.
 func (t *track) holder(h rtpstream.Hole) *piece {
 	for _, r := range t.Regions {
-		if s := r.Seg; s != nil && s.first() < h.From && h.To < s.end() {
+		if s := r.Seg; s != nil && s.around(h) {
 			return s
 		}
 	}
 	return nil
+}
+
+// around says whether the piece has samples on both sides of the hole.
+func (s *piece) around(h rtpstream.Hole) bool { return s.first() < h.From && h.To < s.end() }
+
+// holes are where the piece holds no media as of now.
+func (s *piece) holes() catalog.Holes {
+	holes := slices.Clone(s.Row.Holes)
+	for _, h := range s.run.Unsettled(nil) {
+		if s.around(h) {
+			holes.Add(h.From-s.first(), h.To-s.first())
+		}
+	}
+	return holes
 }
 
 // absence is missing media between segments.

@@ -386,7 +386,8 @@ func (f *floor) checkPackets(l *line, own []catalog.Segment, kept keptAt, files 
 		}
 		left := f.samples(s)
 		quiet := s.Codec.Silence()
-		var held []uint16 // of the packets in it, as they were sent
+		var held []uint16                   // of the packets in it, as they were sent
+		received := make([]bool, len(left)) // by sample
 		for i, p := range l.sent {
 			at := int(int32(p.ts - uint32(s.FirstTS)))
 			if p.ssrc != s.SSRC || !p.kept || at >= len(left) || at+len(p.payload) <= 0 {
@@ -397,7 +398,7 @@ func (f *floor) checkPackets(l *line, own []catalog.Segment, kept keptAt, files 
 				switch left[at+j] {
 				case p.payload[j]:
 					seen[i][j]++
-					left[at+j] = quiet
+					left[at+j], received[at+j] = quiet, true
 				case quiet:
 				default:
 					f.t.Fatalf("%s sample %d: %#x, want %#x", s.ID, at+j, left[at+j], p.payload[j])
@@ -406,6 +407,17 @@ func (f *floor) checkPackets(l *line, own []catalog.Segment, kept keptAt, files 
 		}
 		if n := len(held); n == 0 || uint16(s.FirstSeq) != held[0] || uint16(s.LastSeq) != held[n-1] || s.LastSeq-s.FirstSeq < int64(n-1) {
 			f.t.Errorf("%s: packets %d to %d, want %v", s.ID, s.FirstSeq, s.LastSeq, held)
+		}
+		for _, h := range s.Holes {
+			for i := h.At; i < h.At+h.N; i++ {
+				if received[i] {
+					f.t.Fatalf("%s sample %d was received and is in a hole", s.ID, i)
+				}
+				received[i] = true
+			}
+		}
+		if i := slices.Index(received, false); i >= 0 {
+			f.t.Fatalf("%s sample %d was not received and is in no hole", s.ID, i)
 		}
 		if i := slices.IndexFunc(left, func(b byte) bool { return b != quiet }); i >= 0 {
 			f.t.Fatalf("%s sample %d: %#x where nothing was received", s.ID, i, left[i])

@@ -52,7 +52,11 @@ func (m memory) readAt(p []byte, at int64) error {
 type part struct {
 	first, end int64
 	source     source
+	holes      catalog.Holes // where no media is
 }
+
+// interval is [from, to) by extended RTP timestamp, or by sample.
+type interval struct{ from, to int64 }
 
 // mark ties a timestamp to the wall clock.
 type mark struct {
@@ -76,9 +80,9 @@ const (
 	sameDrift = 1000                   // plus 0.1 % of it
 )
 
-// join makes chains of segments, which are in order of start. It also says in
+// chainsOf makes chains of segments, which are in order of start. It also says in
 // which chain each segment is.
-func join(segments []catalog.Segment, open func(catalog.Segment) source) (all []*chain, of map[string]*chain) {
+func chainsOf(segments []catalog.Segment, open func(catalog.Segment) source) (all []*chain, of map[string]*chain) {
 	of = map[string]*chain{}
 	for _, s := range segments {
 		if s.Samples == 0 {
@@ -89,7 +93,7 @@ func join(segments []catalog.Segment, open func(catalog.Segment) source) (all []
 			i = len(all)
 			all = append(all, &chain{num: s.Num, ssrc: s.SSRC, codec: s.Codec})
 		}
-		all[i].parts = append(all[i].parts, part{s.FirstTS, s.FirstTS + s.Samples, open(s)})
+		all[i].parts = append(all[i].parts, part{s.FirstTS, s.FirstTS + s.Samples, open(s), s.Holes})
 		all[i].mark(s.FirstTS, s.Start)
 		all[i].mark(s.FirstTS+s.Samples, s.End)
 		of[s.ID] = all[i]
@@ -134,6 +138,39 @@ func (c *chain) extent() (first, end int64) {
 	return first, end
 }
 
+// media is what was received of [from, to), in order: the rest is silence.
+func (c *chain) media(from, to int64) []interval {
+	var all []interval
+	add := func(a, b int64) {
+		if a, b = max(a, from), min(b, to); a < b {
+			all = append(all, interval{a, b})
+		}
+	}
+	for _, p := range c.parts {
+		at := p.first
+		for _, h := range p.holes {
+			add(at, p.first+h.At)
+			at = p.first + h.At + h.N
+		}
+		add(at, p.end)
+	}
+	return join(all)
+}
+
+// join puts intervals in order and makes one of those that touch.
+func join(all []interval) []interval {
+	slices.SortFunc(all, func(a, b interval) int { return cmp.Compare(a.from, b.from) })
+	out := all[:0]
+	for _, v := range all {
+		if n := len(out); n > 0 && v.from <= out[n-1].to {
+			out[n-1].to = max(out[n-1].to, v.to)
+		} else {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
 // hear adds a packet that is in no segment yet.
 func (c *chain) hear(at int64, payload []byte) {
 	if len(payload) == 0 {
@@ -145,7 +182,7 @@ func (c *chain) hear(at int64, payload []byte) {
 			return
 		}
 	}
-	c.parts = append(c.parts, part{at, at + int64(len(payload)), memory(slices.Clone(payload))})
+	c.parts = append(c.parts, part{at, at + int64(len(payload)), memory(slices.Clone(payload)), nil})
 }
 
 // timestamp is the sample that sounded at an instant. Between marks time

@@ -54,6 +54,8 @@ type Header struct {
 type Trailer struct {
 	Gaps   []catalog.Gap // silence in the file that was not silence on the line
 	SHA256 string        // hex
+
+	Stretches []Stretch // of a file from one timeline: which samples are media
 }
 
 // Export is a file ready to be written. Close it.
@@ -275,7 +277,16 @@ func (e *Export) Write(ctx context.Context, w io.Writer) (Trailer, error) {
 	if err != nil {
 		return Trailer{}, fmt.Errorf("write export: %w", err)
 	}
-	return Trailer{e.gaps, hex.EncodeToString(out.sum.Sum(nil))}, nil
+	return Trailer{e.gaps, hex.EncodeToString(out.sum.Sum(nil)), e.stretches()}, nil
+}
+
+// stretches are those of the only timeline there is; in a mix a sample belongs
+// to several streams.
+func (e *Export) stretches() []Stretch {
+	if len(e.voices) != 1 {
+		return nil
+	}
+	return e.voices[0].Stretches
 }
 
 // hashing is a writer that knows the hash of what it wrote. It hides what else

@@ -76,6 +76,7 @@ type line struct {
 	seq  uint16
 	rnd  *rand.Rand
 	said []byte
+	sent []byte // 1 for each of them that came in a packet
 	gaps []gap
 }
 
@@ -149,20 +150,23 @@ func (f *floor) note(n journal.Note) {
 	}
 }
 
+// firstTS is the RTP timestamp of a line's first sample; it wraps soon.
+const firstTS uint32 = 1<<32 - 5000
+
 // packet is what a line sends next, and when.
 func (f *floor) packet(l *line) (arrival time.Time, datagram []byte) {
 	payload := make([]byte, 160)
 	for i := range payload {
 		payload[i] = byte(l.rnd.Uint32())
 	}
-	p := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: l.PayloadType, SequenceNumber: l.seq, SSRC: l.Num, Timestamp: 1<<32 - 5000 + uint32(len(l.said))}, Payload: payload}
+	p := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: l.PayloadType, SequenceNumber: l.seq, SSRC: l.Num, Timestamp: firstTS + uint32(len(l.said))}, Payload: payload}
 	datagram, err := p.Marshal()
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	arrival = f.at(len(l.said))
 	l.seq++
-	l.said = append(l.said, payload...)
+	l.said, l.sent = append(l.said, payload...), append(l.sent, bytes.Repeat([]byte{1}, len(payload))...)
 	return arrival, datagram
 }
 
@@ -170,13 +174,19 @@ func (f *floor) at(sample int) time.Time {
 	return f.base.Add(time.Duration(sample) * 125 * time.Microsecond)
 }
 
+func (f *floor) draft() *journal.Draft {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		if d := f.w.Draft(0); d != nil {
+			return d
+		}
+	}
+	f.t.Fatal("the journal takes no block")
+	return nil
+}
+
 func (f *floor) talk(l *line, n int) {
 	for n > 0 {
-		d := f.w.Draft(0)
-		if d == nil {
-			runtime.Gosched()
-			continue
-		}
+		d := f.draft()
 		for ; n > 0; n-- {
 			arrival, datagram := f.packet(l)
 			if !d.Add(l.Num, arrival.UnixNano(), datagram) {
@@ -192,7 +202,7 @@ func (f *floor) talk(l *line, n int) {
 }
 
 func (f *floor) silence(l *line, n int) {
-	l.said = append(l.said, bytes.Repeat([]byte{l.Codec.Silence()}, n)...)
+	l.said, l.sent = append(l.said, bytes.Repeat([]byte{l.Codec.Silence()}, n)...), append(l.sent, make([]byte, n)...)
 }
 
 func (f *floor) lose(l *line, n int) {
@@ -318,6 +328,7 @@ func TestExportAgainstModel(t *testing.T) {
 					t.Fatalf("[%d,%d): %s", from, to, difference(data, l.said[from:to]))
 				}
 				f.wantGaps(l, trailer.Gaps, from, to)
+				f.wantStretches(l, trailer.Stretches, from, to)
 			},
 		})
 	})
@@ -339,6 +350,24 @@ func (f *floor) wantGaps(l *line, got []catalog.Gap, from, to int) {
 	}
 }
 
+// wantStretches wants exactly the samples that came in packets, in order and
+// unbroken, each with the RTP timestamp it had on the wire.
+func (f *floor) wantStretches(l *line, got []playback.Stretch, from, to int) {
+	f.t.Helper()
+	media := make([]byte, to-from)
+	end := int64(-1)
+	for _, s := range got {
+		if s.At <= end || s.SSRC != l.Num || uint32(s.FirstTS) != firstTS+uint32(from)+uint32(s.At) {
+			f.t.Fatalf("stretch %+v behind sample %d of [%d,%d)", s, end, from, to)
+		}
+		end = s.At + s.Samples
+		copy(media[s.At:end], bytes.Repeat([]byte{1}, int(s.Samples)))
+	}
+	if !bytes.Equal(media, l.sent[from:to]) {
+		f.t.Fatalf("stretches of [%d,%d): %s", from, to, difference(media, l.sent[from:to]))
+	}
+}
+
 func difference(got, want []byte) string {
 	if len(got) != len(want) {
 		return fmt.Sprintf("%d samples, want %d", len(got), len(want))
@@ -348,6 +377,59 @@ func difference(got, want []byte) string {
 		i++
 	}
 	return fmt.Sprintf("differs from sample %d of %d", i, len(got))
+}
+
+// A sender that speaks while another one is silent is heard between what that
+// one said, and what of it is missing there is missing. Where both speak the
+// first one is heard, and a packet that the other one lost then is no silence
+// in the file.
+func TestOneInsideAnother(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	l := f.line("a", media.PCMU)
+	inner := &line{Channel: l.Channel, seq: 7, rnd: rand.New(rand.NewPCG(9, 9))}
+	say := func(speaker *line, ssrc uint32, packets int) {
+		speaker.Num = ssrc // the SSRC of what it sends
+		for range packets {
+			arrival, datagram := f.packet(speaker)
+			d := f.draft()
+			d.Add(l.Num, arrival.UnixNano(), datagram)
+			f.w.Append(d)
+		}
+	}
+	say(l, l.Num, 100) // 0 to 2 s
+	f.silence(inner, 12000)
+	say(inner, 77, 25) // 1.5 to 2 s: not heard
+	f.silence(l, 240_000)
+	f.silence(inner, 40_000)
+	say(inner, 77, 50) // 7 to 8 s: heard
+	f.lose(inner, 10)
+	say(inner, 77, 50)             // 8.2 to 9.2 s
+	say(l, l.Num, 50)              // 32 to 33 s
+	f.silence(inner, 182_400+1600) // to 32.2 s
+	say(inner, 77, 5)
+	f.lose(inner, 5)
+	say(inner, 77, 5)
+
+	want := slices.Clone(l.said)
+	copy(want[56_000:], inner.said[56_000:73_600])
+	for _, stage := range []string{"in the journal", "in segments"} {
+		_, trailer, _, data := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
+		if !bytes.Equal(data, want) {
+			t.Errorf("%s: %s", stage, difference(data, want))
+		}
+		if g := trailer.Gaps; len(g) != 1 || g[0].From.Sub(f.at(64_000)).Abs() > time.Millisecond || g[0].To.Sub(f.at(65_600)).Abs() > time.Millisecond {
+			t.Errorf("%s: gaps %v", stage, g)
+		}
+		wantStretches := []playback.Stretch{{At: 0, Samples: 16000, SSRC: 1}, {At: 56_000, Samples: 8000, SSRC: 77}, {At: 65_600, Samples: 8000, SSRC: 77}, {At: 256_000, Samples: 8000, SSRC: 1}}
+		same := slices.EqualFunc(trailer.Stretches, wantStretches, func(g, w playback.Stretch) bool {
+			return g.At == w.At && g.Samples == w.Samples && g.SSRC == w.SSRC && uint32(g.FirstTS) == firstTS+uint32(g.At)
+		})
+		if !same {
+			t.Errorf("%s: stretches %+v, want %+v", stage, trailer.Stretches, wantStretches)
+		}
+		f.compact()
+	}
 }
 
 // memory is a folder where syncing costs nothing.

@@ -189,6 +189,17 @@ func (r *Run) Settle(dst []Hole, all bool) []Hole {
 	return dst
 }
 
+// Unsettled appends to dst the holes that a late packet may still fill, as
+// timestamps only.
+func (r *Run) Unsettled(dst []Hole) []Hole {
+	for i := 1; i < len(r.Pending); i++ {
+		if h := hole(r.Pending[i-1], r.Pending[i]); h.From < h.To {
+			dst = append(dst, h)
+		}
+	}
+	return dst
+}
+
 // cause says why a hole of lost packets is there. Whether anything is missing
 // the sequence numbers have told already: they go on while nobody listens,
 // and do not while the sender is silent.
