@@ -281,7 +281,7 @@ func TestExportMix(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	format, data := readWAV(t, file)
-	got := linear(format, data)
+	got := format.Linear(data)
 	one := media.MuLawToLinear(0x90)
 	want := slices.Concat(slices.Repeat([]int16{one}, 4000), slices.Repeat([]int16{int16(min(2*int(one), 32767))}, 4000), slices.Repeat([]int16{one}, 4000))
 	if !slices.Equal(got, want) {

@@ -40,7 +40,7 @@ func (s *site) mix(ctx context.Context, t take) (*audio, error) {
 		mixed.channels = append(mixed.channels, a.channels...)
 		mixed.recorders = append(mixed.recorders, a.recorders...)
 		mixed.gaps = append(mixed.gaps, a.gaps...)
-		tracks = append(tracks, track{a.start, linear(format, samples)})
+		tracks = append(tracks, track{a.start, format.Linear(samples)})
 	}
 	mixed.recorders = distinct(mixed.recorders, func(name string) string { return name })
 	sum := addTracks(tracks, int(mixed.rate))
@@ -54,19 +54,6 @@ func (s *site) mix(ctx context.Context, t take) (*audio, error) {
 	mixed.size = int64(len(body))
 	mixed.Reader = bytes.NewReader(body)
 	return mixed, nil
-}
-
-// linear is the samples of a WAV file as 16-bit numbers.
-func linear(f media.WAVFormat, data []byte) []int16 {
-	samples := make([]int16, len(data)/f.SampleSize())
-	for n := range samples {
-		if f.Codec == "" {
-			samples[n] = int16(binary.LittleEndian.Uint16(data[2*n:]))
-		} else {
-			samples[n] = f.Codec.ToLinear(data[n])
-		}
-	}
-	return samples
 }
 
 // addTracks sums tracks from the first instant of any to the last. What is too

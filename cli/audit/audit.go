@@ -1,42 +1,48 @@
-// Package audit hears a recorder from outside: it reads back what the recorder
-// gives anybody, so that it can be held against what was really said.
+// Package audit hears recorders from outside: it reads back what they give
+// anybody, as one recording, so that it can be held against what was really
+// said.
 package audit
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
-	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"golang.org/x/sync/errgroup"
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
-	"tandem/internal/media"
+	"tandem/cli/recording"
 	"tandem/turretsim/truth"
 )
 
-// Interval is [From, To).
-type Interval struct{ From, To time.Time }
+// Media is how a recorder is asked.
+type Media = tandemv1connect.MediaServiceClient
 
-// Segments are all media files of a recorder.
-func Segments(ctx context.Context, recorder tandemv1connect.MediaServiceClient) ([]*tandemv1.Segment, error) {
-	stream, err := recorder.ListSegments(ctx, connect.NewRequest(&tandemv1.ListSegmentsRequest{}))
-	if err != nil {
-		return nil, fmt.Errorf("list segments: %w", err)
-	}
-	defer stream.Close()
+// Interval is [From, To).
+type Interval = recording.Interval
+
+// Channels are when each channel was recorded, by any of the recorders, from
+// its first file to its last.
+func Channels(ctx context.Context, recorders []Media) (map[string]Interval, error) {
 	var all []*tandemv1.Segment
-	for stream.Receive() {
-		all = append(all, stream.Msg().Segment)
+	for _, r := range numbered(recorders) {
+		segments, err := recording.Segments(ctx, r, "", Interval{})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, segments...)
 	}
-	if err := stream.Err(); err != nil {
-		return nil, fmt.Errorf("list segments: %w", err)
+	return Bounds(all), nil
+}
+
+// numbered gives recorders names, for errors to tell them apart.
+func numbered(recorders []Media) []recording.Recorder {
+	all := make([]recording.Recorder, len(recorders))
+	for n, m := range recorders {
+		all[n] = recording.Recorder{Name: fmt.Sprint("recorder ", n+1), Media: m}
 	}
-	return all, nil
+	return all
 }
 
 // Bounds are when each channel was recorded, from its first file to its last.
@@ -55,64 +61,37 @@ func Bounds(segments []*tandemv1.Segment) map[string]Interval {
 	return all
 }
 
-// Recording is what a recorder has of one channel.
+// Recording is what there is of one channel.
 type Recording struct {
 	Stretches []truth.Stretch
 	Gaps      []truth.Gap
 }
 
-// Export is a channel's audio as anybody would get it.
-func Export(ctx context.Context, recorder tandemv1connect.MediaServiceClient, channel string, i Interval) (Recording, error) {
-	stream, err := recorder.Export(ctx, connect.NewRequest(&tandemv1.ExportRequest{
-		Channel: channel, From: timestamppb.New(i.From), To: timestamppb.New(i.To), Format: tandemv1.Format_FORMAT_WAV,
-	}))
-	if err != nil {
-		return Recording{}, fmt.Errorf("export channel %s: %w", channel, err)
+// Export is a channel's audio as anybody would get it, stitched from what the
+// recorders hold of it. One that does not answer is an error: what it alone
+// holds would seem to be lost.
+func Export(ctx context.Context, recorders []Media, channel string, i Interval) (Recording, error) {
+	takes := make([]*recording.Take, len(recorders))
+	g, ctx := errgroup.WithContext(ctx)
+	for n, r := range numbered(recorders) {
+		g.Go(func() (err error) {
+			takes[n], err = recording.Read(ctx, r, channel, i)
+			return err
+		})
 	}
-	defer stream.Close()
-	file := &export{stream: stream}
-	format, samples, err := media.ReadWAV(file)
-	if err == nil {
-		_, err = io.Copy(io.Discard, file)
+	if err := g.Wait(); err != nil {
+		return Recording{}, err
 	}
-	if err == nil && (file.header == nil || file.trailer == nil) {
-		err = errors.New("it is not whole")
+	whole := recording.Join(takes)
+	var r Recording
+	if len(whole.Samples) > 0 {
+		r.Stretches = []truth.Stretch{{From: whole.Start, Codec: whole.Format.Codec, Samples: whole.Samples}}
 	}
-	if err != nil {
-		return Recording{}, fmt.Errorf("export channel %s: %w", channel, err)
-	}
-	r := Recording{Stretches: []truth.Stretch{{From: file.header.Start.AsTime(), Codec: format.Codec, Samples: samples}}}
-	for _, g := range file.trailer.Gaps {
-		r.Gaps = append(r.Gaps, truth.Gap{From: g.From.AsTime(), To: g.To.AsTime(), Cause: g.Cause})
+	for _, gap := range whole.Gaps {
+		from := whole.Start.Add(gap.At) // by the clock of the audio beside it
+		r.Gaps = append(r.Gaps, truth.Gap{From: from, To: from.Add(gap.Length), Cause: string(gap.Cause)})
 	}
 	return r, nil
-}
-
-// export reads the bytes of an export, and keeps what comes before and after.
-type export struct {
-	stream  *connect.ServerStreamForClient[tandemv1.ExportResponse]
-	rest    []byte
-	header  *tandemv1.ExportHeader
-	trailer *tandemv1.ExportTrailer
-}
-
-func (e *export) Read(b []byte) (int, error) {
-	for len(e.rest) == 0 {
-		if !e.stream.Receive() {
-			return 0, cmp.Or(e.stream.Err(), io.EOF)
-		}
-		switch part := e.stream.Msg().Part.(type) {
-		case *tandemv1.ExportResponse_Header:
-			e.header = part.Header
-		case *tandemv1.ExportResponse_Data:
-			e.rest = part.Data
-		case *tandemv1.ExportResponse_Trailer:
-			e.trailer = part.Trailer
-		}
-	}
-	n := copy(b, e.rest)
-	e.rest = e.rest[n:]
-	return n, nil
 }
 
 // Crop is the recording cut to an interval, so that little is listened to. A bound

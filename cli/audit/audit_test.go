@@ -20,7 +20,7 @@ func TestBounds(t *testing.T) {
 		return &tandemv1.Segment{Channel: id, Start: at(from), End: at(to)}
 	}
 	got := Bounds([]*tandemv1.Segment{file("a", 5, 9), file("b", 1, 2), file("a", 2, 5), file("a", 3, 4)})
-	if len(got) != 2 || got["a"] != (Interval{noon.Add(2), noon.Add(9)}) || got["b"] != (Interval{noon.Add(1), noon.Add(2)}) {
+	if len(got) != 2 || got["a"] != (Interval{From: noon.Add(2), To: noon.Add(9)}) || got["b"] != (Interval{From: noon.Add(1), To: noon.Add(2)}) {
 		t.Errorf("%v", got)
 	}
 }
@@ -31,14 +31,14 @@ func TestCrop(t *testing.T) {
 		samples[n] = byte(n / 8000)
 	}
 	all := Recording{Stretches: []truth.Stretch{{From: noon, Samples: samples}}}
-	cut := all.Crop(Interval{noon.Add(2 * time.Second), noon.Add(3 * time.Second)}).Stretches
+	cut := all.Crop(Interval{From: noon.Add(2 * time.Second), To: noon.Add(3 * time.Second)}).Stretches
 	if len(cut) != 1 || !cut[0].From.Equal(noon.Add(time.Second)) || !bytes.Equal(cut[0].Samples, samples[8000:32000]) {
 		t.Errorf("%d stretches", len(cut))
 	}
-	if got := all.Crop(Interval{noon.Add(-time.Hour), noon.Add(time.Hour)}).Stretches; !bytes.Equal(got[0].Samples, samples) || !got[0].From.Equal(noon) {
+	if got := all.Crop(Interval{From: noon.Add(-time.Hour), To: noon.Add(time.Hour)}).Stretches; !bytes.Equal(got[0].Samples, samples) || !got[0].From.Equal(noon) {
 		t.Error("too much was cut")
 	}
-	if got := all.Crop(Interval{noon.Add(time.Hour), noon.Add(2 * time.Hour)}).Stretches; got != nil {
+	if got := all.Crop(Interval{From: noon.Add(time.Hour), To: noon.Add(2 * time.Hour)}).Stretches; got != nil {
 		t.Errorf("%d stretches of another time", len(got))
 	}
 }

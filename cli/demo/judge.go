@@ -110,16 +110,18 @@ func (f *floor) recorded(ctx context.Context, id string, i audit.Interval) (audi
 	if f.options.Keep {
 		i.To = i.To.Add(tail)
 	}
-	return audit.Export(ctx, f.media(), id, i)
+	return audit.Export(ctx, f.recorders(), id, i)
 }
 
 // bounds are when each channel was recorded.
 func (f *floor) bounds(ctx context.Context) (map[string]audit.Interval, error) {
 	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
-	segments, err := audit.Segments(ctx, f.media())
-	return audit.Bounds(segments), err
+	return audit.Channels(ctx, f.recorders())
 }
+
+// recorders are all that hold recordings.
+func (f *floor) recorders() []audit.Media { return []audit.Media{f.media()} }
 
 // example is a call with a leg that was live when the recorder was killed, the
 // longest; empty when there was none.

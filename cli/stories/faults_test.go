@@ -37,16 +37,16 @@ func (f *floor) judge(from, to time.Time) truth.Verdict {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	recorder := tandemv1connect.NewMediaServiceClient(rpc.NewClient(), "http://"+f.recorderAt)
-	segments, err := audit.Segments(f.t.Context(), recorder)
+	recorders := []audit.Media{tandemv1connect.NewMediaServiceClient(rpc.NewClient(), "http://"+f.recorderAt)}
+	channels, err := audit.Channels(f.t.Context(), recorders)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	judge := account.NewJudge()
 	judge.From, judge.To = from, to
-	for channel, interval := range audit.Bounds(segments) {
+	for channel, interval := range channels {
 		interval.To = interval.To.Add(time.Minute) // the journal holds what is in no file yet
-		recording, err := audit.Export(f.t.Context(), recorder, channel, interval)
+		recording, err := audit.Export(f.t.Context(), recorders, channel, interval)
 		if err != nil {
 			f.t.Fatal(err)
 		}

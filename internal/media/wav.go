@@ -31,6 +31,19 @@ func (f WAVFormat) SampleSize() int {
 	return 1
 }
 
+// Linear is the samples of such a file as 16-bit numbers.
+func (f WAVFormat) Linear(data []byte) []int16 {
+	samples := make([]int16, len(data)/f.SampleSize())
+	for n := range samples {
+		if f.Codec == "" {
+			samples[n] = int16(binary.LittleEndian.Uint16(data[2*n:]))
+		} else {
+			samples[n] = f.Codec.ToLinear(data[n])
+		}
+	}
+	return samples
+}
+
 // WAVHeader is the header of a file with the given number of samples:
 // RIFF, fmt with its extension size, fact (which non-PCM formats need), data.
 // Lengths past 4 GiB saturate, as most readers expect.
