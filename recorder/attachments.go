@@ -98,7 +98,7 @@ func (a *attachments) settle(row catalog.Attachment) error {
 }
 
 func channelOf(row catalog.Attachment) journal.Channel {
-	return journal.Channel{Num: row.Num, ID: row.Channel, Copy: row.Copy, Codec: row.Codec, PayloadType: row.PayloadType, Opened: row.Opened}
+	return journal.Channel{Num: row.Num, ID: row.Channel, Copy: row.Copy, Codec: row.Codec, PayloadType: row.PayloadType, Opened: row.Opened, Continues: row.Continues}
 }
 
 // add opens channels, those already open included, and answers for each in order.
@@ -246,8 +246,12 @@ func attachmentFrom(want *tandemv1.OpenChannel) catalog.Attachment {
 	return catalog.Attachment{
 		Channel: call.ChannelID(c.GetId()), Session: call.SessionID(s.GetId()), User: call.UserID(s.GetUser()), UserName: s.GetUserName(),
 		Device: call.DeviceID(s.GetDevice()), Profile: s.GetProfile(), Mix: c.GetMix(), Copy: call.Copy(c.GetCopy()), Sources: c.GetSources(),
-		Reason: want.GetReason(),
+		Reason: want.GetReason(), Continues: continuationFrom(want.GetContinues()),
 	}
+}
+
+func continuationFrom(c *tandemv1.Continuation) call.Continuation {
+	return call.Continuation{Recorder: call.RecorderName(c.GetRecorder()), Cause: call.Cause(c.GetCause()), Since: timeFrom(c.GetSince())}
 }
 
 func endpointOf(row catalog.Attachment) *tandemv1.Endpoint {

@@ -2,6 +2,7 @@ package recorder
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -50,8 +51,8 @@ func (c *control) Fence(ctx context.Context, r *connect.Request[tandemv1.FenceRe
 
 func (c *control) OpenChannels(ctx context.Context, r *connect.Request[tandemv1.OpenChannelsRequest]) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
 	for _, want := range r.Msg.GetChannels() {
-		if want.GetChannel().GetId() == "" {
-			return nil, connect.NewError(connect.CodeInvalidArgument, errNoChannel)
+		if err := checkOpening(want); err != nil {
+			return nil, connect.NewError(connect.CodeInvalidArgument, err)
 		}
 	}
 	var answers []*tandemv1.OpenedChannel
@@ -64,6 +65,18 @@ func (c *control) OpenChannels(ctx context.Context, r *connect.Request[tandemv1.
 		return nil, err
 	}
 	return connect.NewResponse(&tandemv1.OpenChannelsResponse{Channels: answers}), nil
+}
+
+// checkOpening refuses what could not be found again, or explain nothing.
+func checkOpening(want *tandemv1.OpenChannel) error {
+	c := want.GetContinues()
+	switch {
+	case want.GetChannel().GetId() == "":
+		return errNoChannel
+	case c != nil && (call.Cause(c.GetCause()) != call.CauseFailover || c.GetSince() == nil):
+		return fmt.Errorf("channel %s continues another recorder's: want since and the cause %s, got %q", want.GetChannel().GetId(), call.CauseFailover, c.GetCause())
+	}
+	return nil
 }
 
 func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {

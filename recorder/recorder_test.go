@@ -237,6 +237,34 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// What is missing since another recorder was lost with a channel is named,
+// even when this one was stopped before the first packet came.
+func TestContinuesAnother(t *testing.T) {
+	b := newBench(t)
+	since := time.Now().Add(-2 * time.Second)
+	ask := func(c *tandemv1.Continuation) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
+		return b.control.OpenChannels(t.Context(), connect.NewRequest(&tandemv1.OpenChannelsRequest{Order: order(2, "a"),
+			Channels: []*tandemv1.OpenChannel{{Channel: &tandemv1.Channel{Id: "a"}, Continues: c}}}))
+	}
+	for _, c := range []*tandemv1.Continuation{{Recorder: "rec-2", Cause: "failover"}, {Recorder: "rec-2", Cause: "whim", Since: timestamppb.New(since)}} {
+		if _, err := ask(c); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%v: %v", c, err)
+		}
+	}
+	if _, err := ask(&tandemv1.Continuation{Recorder: "rec-2", Cause: "failover", Since: timestamppb.New(since)}); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	b.start()
+	begin := time.Now()
+	b.say(b.held()["a"].Endpoint, 0, 10)
+	b.until("ten packets are kept", func() bool { return b.held()["a"].Packets == 10 })
+	_, gaps := b.export("a")
+	if len(gaps) != 1 || gaps[0].Cause != "failover" || gaps[0].From.AsTime().Sub(since).Abs() > time.Millisecond || gaps[0].To.AsTime().Sub(begin).Abs() > time.Second {
+		t.Errorf("gaps %v", gaps)
+	}
+}
+
 // export is all there is of a channel.
 func (b *bench) export(channel string) (audio []byte, gaps []*tandemv1.Gap) {
 	b.t.Helper()

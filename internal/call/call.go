@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 type (
@@ -27,6 +28,14 @@ type (
 	// RecorderName names a recorder within its group.
 	RecorderName string
 )
+
+// Continuation says that another recorder was lost with a channel. The zero
+// value says that the channel begins here.
+type Continuation struct {
+	Recorder RecorderName `json:"recorder"`
+	Cause    Cause        `json:"cause"`
+	Since    time.Time    `json:"since"` // the lost recorder was last known to record
+}
 
 // Copy tells the two duplicates of a mix apart (2N recording).
 type Copy string

@@ -32,21 +32,24 @@ type Attachment struct {
 	Remote      string // where the switch says it sends from
 	Dialog      []byte // opaque
 	Reason      string // why this recorder was chosen
+	Continues   call.Continuation
 	Opened      time.Time
 	Closed      time.Time // zero while open
 	Cause       string    // of the closing
 }
 
 const attachmentColumns = `num, channel, session, user, user_name, device, profile, mix, copy, sources,
- host, port, codec, payload_type, rtcp_mux, remote, dialog, reason, opened_us, closed_us, cause`
+ host, port, codec, payload_type, rtcp_mux, remote, dialog, reason, opened_us, closed_us, cause,
+ continues, continues_cause, continues_us`
 
 // PutAttachments stores attachments by their number, whole.
 func (c *Catalog) PutAttachments(ctx context.Context, attachments []Attachment) error {
 	return c.update(ctx, "put attachments", func(tx *sql.Tx) error {
 		return each(ctx, tx, `INSERT OR REPLACE INTO attachments (`+attachmentColumns+`)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, attachments, func(a Attachment) []any {
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, attachments, func(a Attachment) []any {
 			return []any{a.Num, a.Channel, a.Session, a.User, a.UserName, a.Device, a.Profile, a.Mix, a.Copy, listText(a.Sources),
-				a.Host, a.Port, a.Codec, a.PayloadType, a.RTCPMux, a.Remote, a.Dialog, a.Reason, micros(a.Opened), micros(a.Closed), a.Cause}
+				a.Host, a.Port, a.Codec, a.PayloadType, a.RTCPMux, a.Remote, a.Dialog, a.Reason, micros(a.Opened), micros(a.Closed), a.Cause,
+				a.Continues.Recorder, a.Continues.Cause, micros(a.Continues.Since)}
 		})
 	})
 }
@@ -54,7 +57,8 @@ func (c *Catalog) PutAttachments(ctx context.Context, attachments []Attachment) 
 func scanAttachment(r *sql.Rows) (Attachment, error) {
 	var a Attachment
 	err := r.Scan(&a.Num, &a.Channel, &a.Session, &a.User, &a.UserName, &a.Device, &a.Profile, &a.Mix, &a.Copy, (*list)(&a.Sources),
-		&a.Host, &a.Port, &a.Codec, &a.PayloadType, &a.RTCPMux, &a.Remote, &a.Dialog, &a.Reason, at(&a.Opened), at(&a.Closed), &a.Cause)
+		&a.Host, &a.Port, &a.Codec, &a.PayloadType, &a.RTCPMux, &a.Remote, &a.Dialog, &a.Reason, at(&a.Opened), at(&a.Closed), &a.Cause,
+		&a.Continues.Recorder, &a.Continues.Cause, at(&a.Continues.Since))
 	return a, err
 }
 

@@ -40,7 +40,8 @@ func TestAttachmentsSurvive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "catalog.db")
 	c := must(Open(t.Context(), path))(t)
 	a := Attachment{Num: 3, Channel: "s1.m1.A", Session: "s1", User: "u1", UserName: "Ada", Device: "d1", Profile: "p", Mix: "m1", Copy: call.CopyA,
-		Sources: []string{"HS.L", "HS.R"}, Host: "127.0.0.1", Port: 20000, Dialog: []byte{1, 2}, Reason: "lowest score", Opened: t0}
+		Sources: []string{"HS.L", "HS.R"}, Host: "127.0.0.1", Port: 20000, Dialog: []byte{1, 2}, Reason: "lowest score", Opened: t0,
+		Continues: call.Continuation{Recorder: "rec-2", Cause: call.CauseFailover, Since: sec(-1)}}
 	closed := a
 	closed.Num, closed.Closed, closed.Cause = 2, sec(1), "logged_off"
 	if err := c.PutAttachments(t.Context(), []Attachment{closed, a}); err != nil {
@@ -200,8 +201,13 @@ func TestCommitIsWhole(t *testing.T) {
 	if n, state, err := c.Compacted(t.Context()); n != 7 || string(state) != "y" || err != nil {
 		t.Errorf("place %d %q %v", n, state, err)
 	}
-	if err := c.Commit(t.Context(), Compaction{Segments: []Segment{s}, Number: 8}); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := c.Commit(t.Context(), Compaction{Segments: []Segment{s}, Number: 8, Heard: []Heard{{"a", 1}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if heard, err := c.Heard(t.Context(), "a"); !reflect.DeepEqual(heard, []uint32{1}) || err != nil {
+		t.Errorf("heard %v, %v", heard, err)
 	}
 	if got := must(c.Segments(t.Context(), "a", Window{sec(59), time.Time{}}))(t); !reflect.DeepEqual(got, []Segment{s}) {
 		t.Errorf("got %+v", got)

@@ -51,8 +51,16 @@ const segmentColumns = `id, num, channel, copy, start_us, end_us, codec, ssrc, f
 // Compaction is one step of the compactor, stored whole or not at all.
 type Compaction struct {
 	Segments []Segment // stored by ID, whole, with their gaps
-	Number   uint64    // every journal file up to this one is in segments
-	State    []byte    // opaque; what the compactor knows beyond its segments
+	Heard    []Heard
+	Number   uint64 // every journal file up to this one is in segments
+	State    []byte // opaque; what the compactor knows beyond its segments
+}
+
+// Heard says that the first packets of an attachment that came from another
+// recorder are compacted: what was missing before them is in gaps.
+type Heard struct {
+	Channel call.ChannelID
+	Num     uint32
 }
 
 // Commit stores a step. When it returns, the journal files it covers are not needed any more.
@@ -67,6 +75,10 @@ func (c *Catalog) Commit(ctx context.Context, step Compaction) error {
 			return err
 		}
 		if err := putGaps(ctx, tx, step.Segments); err != nil {
+			return err
+		}
+		err = each(ctx, tx, `INSERT OR IGNORE INTO heard (channel, num) VALUES (?,?)`, step.Heard, func(h Heard) []any { return []any{h.Channel, h.Num} })
+		if err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE compacted SET number = ?, state = ?`, int64(step.Number), step.State)
@@ -101,6 +113,14 @@ func (c *Catalog) Compacted(ctx context.Context) (number uint64, state []byte, e
 		return 0, nil, fmt.Errorf("read compactor's place: %w", err)
 	}
 	return uint64(n), state, nil
+}
+
+// Heard are the attachments of a channel that Compaction.Heard named.
+func (c *Catalog) Heard(ctx context.Context, channel call.ChannelID) ([]uint32, error) {
+	return rows(ctx, c.read, "read heard attachments", func(r *sql.Rows) (num uint32, err error) {
+		err = r.Scan(&num)
+		return num, err
+	}, `SELECT num FROM heard WHERE channel = ? ORDER BY num`, channel)
 }
 
 // OpenSegments are those not sealed, with their State.

@@ -48,10 +48,10 @@ func (c *Compactor) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.cat.Commit(ctx, catalog.Compaction{Segments: c.rows, Number: c.done, State: saved}); err != nil {
+	if err := c.cat.Commit(ctx, catalog.Compaction{Segments: c.rows, Heard: c.heard, Number: c.done, State: saved}); err != nil {
 		return err
 	}
-	c.number, c.rows = c.done, nil
+	c.number, c.rows, c.heard = c.done, nil, nil
 	c.sum.Sealed += sealed
 	if err := c.crash("committed"); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (c *Compactor) load(ctx context.Context, files []journal.File) error {
 	if err != nil {
 		return err
 	}
-	c.number, c.done, c.state, c.rows, c.absent = number, number, state{}, nil, nil
+	c.number, c.done, c.state, c.rows, c.absent, c.heard = number, number, state{}, nil, nil, nil
 	if len(saved) > 0 {
 		if err := json.Unmarshal(saved, &c.state); err != nil {
 			return fmt.Errorf("decode state: %w", err)

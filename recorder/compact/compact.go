@@ -79,6 +79,7 @@ type Compactor struct {
 	keeping  keeping
 	rows     []catalog.Segment // of media that is not there
 	absent   []absence
+	heard    []catalog.Heard // since the last commit
 	holes    []rtpstream.Hole
 	parser   rtpstream.Parser
 	sum      Summary
@@ -427,6 +428,9 @@ func (c *Compactor) open(about journal.Channel) *channel {
 	ch := c.channels[about.Num]
 	if ch == nil {
 		ch = &channel{}
+		if about.Continues.Cause != "" {
+			ch.Stream.Origin = rtpstream.Origin{Since: rtpstream.WallOf(about.Continues.Since), Cause: about.Continues.Cause}
+		}
 		c.channels[about.Num] = ch
 		c.state.Channels = append(c.state.Channels, ch)
 	}
@@ -446,7 +450,7 @@ func (c *Compactor) channel(ctx context.Context, num uint32) (*channel, error) {
 	}
 	for _, a := range attached {
 		if a.Num == num {
-			return c.open(journal.Channel{Num: num, ID: a.Channel, Copy: a.Copy, Codec: a.Codec, PayloadType: a.PayloadType, Opened: a.Opened}), nil
+			return c.open(journal.Channel{Num: num, ID: a.Channel, Copy: a.Copy, Codec: a.Codec, PayloadType: a.PayloadType, Opened: a.Opened, Continues: a.Continues}), nil
 		}
 	}
 	return c.open(journal.Channel{Num: num, ID: call.ChannelID(fmt.Sprintf("unknown-%d", num))}), nil

@@ -123,6 +123,76 @@ func TestKeepCalls(t *testing.T) {
 	}
 }
 
+// A channel that came from a lost recorder has a gap before its first packet
+// here, and only there; what this recorder has of it from before is no gap.
+func TestContinuation(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		keep   []catalog.Window // nil: all
+		before func(f *floor, l *line)
+		want   func(base time.Time) catalog.Gap
+	}{
+		{"new here", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }},
+		{"heard here before", nil, func(f *floor, l *line) { f.talk(l, 50) }, func(base time.Time) catalog.Gap {
+			return catalog.Gap{From: base.Add(time.Second), To: base.Add(3 * time.Second)}
+		}},
+		{"heard here before and compacted", nil, func(f *floor, l *line) {
+			f.talk(l, 50)
+			f.note(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: "moved"}})
+			f.rotate()
+			f.step()
+		}, func(base time.Time) catalog.Gap {
+			return catalog.Gap{From: base.Add(time.Second), To: base.Add(3 * time.Second)}
+		}},
+		{"in a call that began meanwhile", []catalog.Window{{From: time.Unix(0, 0).Add(4 * time.Second)}}, nil, func(base time.Time) catalog.Gap {
+			return catalog.Gap{From: base.Add(2 * time.Second), To: base.Add(3 * time.Second)}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFloor(t, t.TempDir(), func(cfg *Config) { cfg.KeepAll = c.keep == nil })
+			defer f.close()
+			base := f.now
+			before := f.line(media.PCMU)
+			if c.before != nil {
+				c.before(f, before)
+			}
+			f.now = base.Add(3 * time.Second)
+			l := &line{Channel: journal.Channel{Num: 9, ID: before.ID, Copy: call.CopyA, Codec: media.PCMU, Opened: f.now,
+				Continues: call.Continuation{Recorder: "rec-2", Cause: call.CauseFailover, Since: base}}, ssrc: 9, ts: 1 << 20, clock: f.now, rnd: before.rnd}
+			for _, k := range c.keep {
+				leg := catalog.Leg{ID: "l", Channels: []string{string(l.ID)}, Start: base.Add(k.From.Sub(time.Unix(0, 0)))}
+				if err := f.cat.PutRecords(t.Context(), nil, []catalog.Leg{leg}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.note(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.now, Cause: "moved"}})
+			f.lines = []*line{l}
+			f.note(opened(l.Channel))
+			first := l.next(f.now, "")
+			first.marker = true // says nothing of another recorder's silence
+			f.arrive(l, first)
+			f.now = f.now.Add(20 * time.Millisecond)
+			f.talk(l, 50)
+			f.reboot(l, 0)
+			f.silence(time.Second)
+			l.ssrc++ // not the first run any more
+			f.talk(l, 50)
+			var gaps []catalog.Gap
+			for _, s := range f.end() {
+				for _, g := range s.Gaps {
+					if g.Cause == call.CauseFailover {
+						gaps = append(gaps, g)
+					}
+				}
+			}
+			want := c.want(base)
+			if len(gaps) != 1 || gaps[0].From.Sub(want.From).Abs() > time.Millisecond || gaps[0].To.Sub(want.To).Abs() > time.Millisecond {
+				t.Errorf("gaps %v, want one from %v to %v", gaps, want.From, want.To)
+			}
+		})
+	}
+}
+
 // Whatever senders, networks, kills and crashes do: every journalled packet is
 // in one segment at its place, and every hole is silence or a gap with its cause.
 func TestCompactAgainstModel(t *testing.T) {

@@ -284,8 +284,11 @@ func (c *Compactor) track(ch *channel, run *rtpstream.Run) *track {
 	}
 	t := &track{run: run}
 	ch.Tracks = append(ch.Tracks, t)
+	if ch.Channel.Continues.Cause != "" {
+		c.heard = append(c.heard, catalog.Heard{Channel: ch.Channel.ID, Num: ch.Channel.Num})
+	}
 	if h := run.Head; h != nil {
-		c.absent = append(c.absent, absence{ch, run, *h})
+		c.absent = append(c.absent, absence{ch, run, *h, h.Cause == ch.Stream.Origin.Cause})
 	}
 	return t
 }
@@ -302,7 +305,7 @@ func (c *Compactor) settle(ch *channel, t *track, all bool) {
 		switch {
 		case h.Silence():
 		case s == nil:
-			c.absent = append(c.absent, absence{ch, t.run, h})
+			c.absent = append(c.absent, absence{ch, t.run, h, false})
 		default:
 			s.Gaps = append(s.Gaps, gap{h.From, h.To, h.Cause})
 			s.Row.Lost += h.Lost
@@ -341,6 +344,8 @@ type absence struct {
 	ch   *channel
 	run  *rtpstream.Run
 	hole rtpstream.Hole
+
+	inherited bool // from another recorder
 }
 
 // explain makes rows without a file for absences, as far as they would have
@@ -348,6 +353,15 @@ type absence struct {
 // nothing but a gap.
 func (c *Compactor) explain(ctx context.Context) error {
 	for _, a := range c.absent {
+		if a.inherited {
+			until, err := c.ownUntil(ctx, a)
+			if err != nil {
+				return err
+			}
+			if a.hole.Start = until; until >= a.hole.End {
+				continue
+			}
+		}
 		kept, err := c.keptWithin(ctx, a.ch, span{a.hole.Start, a.hole.End})
 		if err != nil {
 			return err
@@ -366,6 +380,27 @@ func (c *Compactor) explain(ctx context.Context) error {
 	}
 	c.absent = c.absent[:0]
 	return nil
+}
+
+// ownUntil is where the media ends that this recorder has of the channel from
+// an attachment before a's: what it heard itself is not missing.
+func (c *Compactor) ownUntil(ctx context.Context, a absence) (rtpstream.Wall, error) {
+	own, err := c.cat.Segments(ctx, a.ch.Channel.ID, catalog.Window{From: a.hole.Start.Time(), To: a.hole.End.Time()})
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range c.state.Sealing { // not all committed yet
+		if s.Row.Channel == a.ch.Channel.ID {
+			own = append(own, s.Row)
+		}
+	}
+	until := a.hole.Start
+	for _, s := range own {
+		if s.Num != a.ch.Channel.Num && s.Samples > 0 {
+			until = max(until, min(rtpstream.WallOf(s.End), a.hole.End))
+		}
+	}
+	return until, nil
 }
 
 // retire gives regions that are over and settled to be sealed.

@@ -25,6 +25,8 @@ type Channel struct {
 	Codec       media.Codec    `json:"codec,omitempty"`        // empty until the far end has chosen
 	PayloadType uint8          `json:"payload_type,omitempty"` // of Codec
 	Opened      time.Time      `json:"opened"`
+
+	Continues call.Continuation `json:"continues,omitzero"`
 }
 
 // Note is what a journal says beside packets; exactly one field is set.

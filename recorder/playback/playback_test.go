@@ -432,6 +432,30 @@ func TestOneInsideAnother(t *testing.T) {
 	}
 }
 
+// While it is recorded, too, an export names what is missing since another
+// recorder was lost, and only what this one has not itself.
+func TestContinuation(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	before := f.line("a", media.PCMU)
+	f.talk(before, 100)
+	f.note(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.at(16_000), Cause: "moved"}})
+	l := &line{Channel: before.Channel, rnd: before.rnd}
+	l.Num = 2
+	l.Continues = call.Continuation{Recorder: "rec-2", Cause: call.CauseFailover, Since: f.at(8_000)}
+	f.note(opened(l.Channel))
+	f.silence(l, 40_000)
+	f.talk(l, 100)
+	for _, stage := range []string{"in the journal", "in segments"} {
+		_, trailer, _, _ := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
+		g := trailer.Gaps
+		if len(g) != 1 || g[0].Cause != call.CauseFailover || g[0].From.Sub(f.at(16_000)).Abs() > time.Millisecond || g[0].To.Sub(f.at(40_000)).Abs() > time.Millisecond {
+			t.Errorf("%s: gaps %v", stage, g)
+		}
+		f.compact()
+	}
+}
+
 // memory is a folder where syncing costs nothing.
 func memory(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "tandem")

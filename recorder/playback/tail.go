@@ -86,15 +86,17 @@ func (t *tail) blocks(yield func(*journal.Block) error) error {
 
 // listener follows one channel through the tail, as the compactor will.
 type listener struct {
-	channel call.ChannelID
-	boot    string
-	last    rtpstream.Wall
-	parser  rtpstream.Parser
-	heard   map[uint32]*attachment
-	chains  []*chain // in the order they began
-	fresh   []fresh
-	holes   []lost
-	gaps    []catalog.Gap // between runs
+	channel   call.ChannelID
+	boot      string
+	last      rtpstream.Wall
+	parser    rtpstream.Parser
+	heard     map[uint32]*attachment
+	compacted []uint32 // attachments that came from another recorder, whose first packets are not in the tail
+	chains    []*chain // in the order they began
+	fresh     []fresh
+	holes     []lost
+	gaps      []catalog.Gap // between runs
+	heads     []lost        // since another recorder was lost
 }
 
 // fresh is a chain that begins in the tail.
@@ -116,8 +118,8 @@ type attachment struct {
 	chains map[*rtpstream.Run]*chain
 }
 
-func newListener(channel call.ChannelID, chains []*chain) *listener {
-	return &listener{channel: channel, heard: map[uint32]*attachment{}, chains: chains}
+func newListener(channel call.ChannelID, chains []*chain, compacted []uint32) *listener {
+	return &listener{channel: channel, compacted: compacted, heard: map[uint32]*attachment{}, chains: chains}
 }
 
 func (l *listener) attachment(num uint32) *attachment {
@@ -184,6 +186,11 @@ func (l *listener) follow(t *tail) ([]catalog.Gap, error) {
 	for _, h := range l.holes {
 		l.gaps = append(l.gaps, catalog.Gap{From: h.wall(h.From), To: h.wall(h.To), Cause: h.Cause})
 	}
+	for _, h := range l.heads {
+		if from := l.ownUntil(h); from < h.End {
+			l.gaps = append(l.gaps, catalog.Gap{From: from.Time(), To: h.End.Time(), Cause: h.Cause})
+		}
+	}
 	return l.gaps, err
 }
 
@@ -197,7 +204,7 @@ func (l *listener) note(n journal.Note) {
 		}
 		l.boot = n.Started.Boot
 	case n.Opened != nil && n.Opened.ID == l.channel:
-		l.attachment(n.Opened.Num).about = *n.Opened
+		l.opened(*n.Opened)
 	case n.Updated != nil && n.Updated.ID == l.channel:
 		l.attachment(n.Updated.Num).about = *n.Updated
 	case n.Closed != nil:
@@ -213,6 +220,28 @@ func (l *listener) note(n journal.Note) {
 			a.stream.Report(n.Reported.SSRC, n.Reported.RTP, rtpstream.WallOfNTP(n.Reported.NTP))
 		}
 	}
+}
+
+// opened takes in an attachment, or is reminded of one.
+func (l *listener) opened(about journal.Channel) {
+	a := l.attachment(about.Num)
+	if c := about.Continues; c.Cause != "" && !slices.Contains(l.compacted, about.Num) {
+		a.stream.Origin = rtpstream.Origin{Since: rtpstream.WallOf(c.Since), Cause: c.Cause}
+	}
+	a.about = about
+}
+
+// ownUntil is where what is missing since another recorder was lost begins:
+// behind what this one has of the channel from an attachment before.
+func (l *listener) ownUntil(h lost) rtpstream.Wall {
+	until := h.Start
+	for _, c := range l.chains {
+		if c.num != h.num && len(c.parts) > 0 {
+			_, end := c.extent()
+			until = max(until, min(rtpstream.WallOf(c.wall(end)), h.End))
+		}
+	}
+	return until
 }
 
 // take takes what a stream says.
@@ -238,7 +267,9 @@ func (l *listener) chain(a *attachment, run *rtpstream.Run) *chain {
 		c = &chain{num: a.about.Num, ssrc: run.SSRC, codec: run.Codec}
 		a.chains[run] = c
 		l.chains, l.fresh = append(l.chains, c), append(l.fresh, fresh{c, run})
-		if h := run.Head; h != nil {
+		if h := run.Head; h != nil && h.Cause == a.stream.Origin.Cause {
+			l.heads = append(l.heads, lost{c, *h})
+		} else if h != nil {
 			l.gaps = append(l.gaps, catalog.Gap{From: h.Start.Time(), To: h.End.Time(), Cause: h.Cause})
 		}
 	}

@@ -90,18 +90,19 @@ func (p *Player) Timeline(ctx context.Context, channel call.ChannelID, w catalog
 }
 
 func (p *Player) timeline(ctx context.Context, channel call.ChannelID, w catalog.Window) (*Timeline, error) {
-	segments, rest, err := p.snapshot(ctx, channel, w)
+	held, rest, err := p.snapshot(ctx, channel, w)
 	if err != nil {
 		return nil, err
 	}
 	defer rest.close()
+	segments := held.segments
 	t := &Timeline{Channel: channel}
 	all, of := chainsOf(segments, func(s catalog.Segment) source {
 		f := &file{path: filepath.Join(p.cfg.Media, filepath.FromSlash(s.File))}
 		t.files = append(t.files, f)
 		return f
 	})
-	l := newListener(channel, all)
+	l := newListener(channel, all, held.heard)
 	for _, s := range segments {
 		t.Gaps = append(t.Gaps, s.Gaps...)
 		if c := of[s.ID]; c != nil && len(s.State) > 0 {
@@ -123,10 +124,16 @@ func (p *Player) timeline(ctx context.Context, channel call.ChannelID, w catalog
 	return t, nil
 }
 
-// snapshot reads the catalog's segments and opens the journal that follows
-// them. The journal is opened first, so that a commit between the two loses
+// held is what the catalog has of a channel around a window.
+type held struct {
+	segments []catalog.Segment
+	heard    []uint32 // see catalog.Heard
+}
+
+// snapshot reads what the catalog holds and opens the journal that follows
+// it. The journal is opened first, so that a commit between the two loses
 // nothing; and the catalog is read again until no commit was between.
-func (p *Player) snapshot(ctx context.Context, channel call.ChannelID, w catalog.Window) ([]catalog.Segment, *tail, error) {
+func (p *Player) snapshot(ctx context.Context, channel call.ChannelID, w catalog.Window) (held, *tail, error) {
 	const around = time.Hour // what lies on both sides of a silence tells that it was one
 	wide := catalog.Window{From: w.From.Add(-around)}
 	if !w.To.IsZero() {
@@ -135,33 +142,43 @@ func (p *Player) snapshot(ctx context.Context, channel call.ChannelID, w catalog
 	for {
 		rest, err := openTail(p.cfg.Journal)
 		if err != nil {
-			return nil, nil, err
+			return held{}, nil, err
 		}
-		number, _, err := p.cat.Compacted(ctx)
-		if err != nil {
-			rest.close()
-			return nil, nil, err
-		}
-		segments, err := p.cat.Segments(ctx, channel, wide)
-		if err != nil {
-			rest.close()
-			return nil, nil, err
-		}
-		again, _, err := p.cat.Compacted(ctx)
-		if err != nil {
-			rest.close()
-			return nil, nil, err
-		}
-		if again != number {
+		of, number, err := p.held(ctx, channel, wide)
+		if errors.Is(err, errCommitted) {
 			rest.close()
 			continue
+		}
+		if err != nil {
+			rest.close()
+			return held{}, nil, err
 		}
 		rest.forget(number)
 		if since := rest.since(); !wide.To.IsZero() && wide.To.Before(since) {
 			rest.forget(math.MaxUint64)
 		}
-		return segments, rest, nil
+		return of, rest, nil
 	}
+}
+
+var errCommitted = errors.New("a commit was between")
+
+// held reads the catalog, and which journal files are in what it read.
+func (p *Player) held(ctx context.Context, channel call.ChannelID, w catalog.Window) (of held, number uint64, err error) {
+	if number, _, err = p.cat.Compacted(ctx); err != nil {
+		return held{}, 0, err
+	}
+	if of.segments, err = p.cat.Segments(ctx, channel, w); err != nil {
+		return held{}, 0, err
+	}
+	if of.heard, err = p.cat.Heard(ctx, channel); err != nil {
+		return held{}, 0, err
+	}
+	again, _, err := p.cat.Compacted(ctx)
+	if err == nil && again != number {
+		err = errCommitted
+	}
+	return of, number, err
 }
 
 // piece is a chain as far as it is in the window.

@@ -60,11 +60,19 @@ type Stream struct {
 	Edge       Wall // after the last sample of any run; 0: none yet
 	Away       bool // the recorder stopped since the last packet
 	Since      Wall // and when it was last known to run
+	Origin     Origin
 	Drops      []Drop
 	Strays     int64 // packets that fitted nothing, given up because too many others did
 
 	placed []Placed
 	ended  []*Run
+}
+
+// Origin is where a stream comes from that began at another recorder, which
+// was lost; zero for one that begins here.
+type Origin struct {
+	Since Wall // the other one was last known to record
+	Cause call.Cause
 }
 
 // Push takes one packet in order of the journal. It returns where packets
@@ -125,16 +133,23 @@ func (s *Stream) end(i int) {
 // head is what is missing before a run that begins at the given time, nil
 // when nothing is known to be. Between two runs no sequence number tells, so
 // only a talkspurt's first packet proves silence before it; and after the
-// recorder was away nothing does.
+// recorder was away nothing does, nor at the head of a stream that came from
+// another recorder: its silence was proven there or not at all.
 func (s *Stream) head(begin Wall, marker bool) *Hole {
+	inherited := s.Edge == 0 && s.Origin.Cause != ""
 	from := s.Edge
-	if from == 0 && s.Away {
+	switch {
+	case inherited:
+		from = s.Origin.Since
+	case from == 0 && s.Away:
 		from = s.Since
 	}
 	h := &Hole{Start: from, End: begin}
 	switch {
 	case from == 0 || begin.Sub(from) <= headRoom:
 		return nil
+	case inherited:
+		h.Cause = s.Origin.Cause
 	case s.Away:
 		h.Cause = call.CauseInterrupted
 	default:
