@@ -108,6 +108,7 @@ func (i *invocation) app() *cli.App {
 			verifyCommand(i),
 			configCommand(i),
 			demoCommand(i),
+			labCommand(i),
 		},
 	}
 	for _, c := range app.Commands {

@@ -38,7 +38,7 @@ func (f *floor) offer() {
 	ring := f.between(300*time.Millisecond, 3*time.Second)
 	unanswered, shared := chance(f.rng, chanceUnanswered), chance(f.rng, chanceShared)
 	c := f.newCall(kind)
-	if f.quiet || t.session == nil || t.free(handset) == "" {
+	if f.quiet || f.full() || t.session == nil || t.free(handset) == "" {
 		return
 	}
 	f.made++
@@ -58,6 +58,12 @@ func (f *floor) offer() {
 		f.tell(c, cti.TypeCallEstablished, "")
 		f.planLegs(c, t, handset, shared, length)
 	})
+}
+
+// full tells whether as many calls last as may.
+func (f *floor) full() bool {
+	most := f.cfg.Floor.MaxCalls
+	return most > 0 && len(f.calls) >= most
 }
 
 // kind draws what sort of call it is and whether it is taken on a handset.

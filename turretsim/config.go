@@ -59,6 +59,7 @@ type FloorConfig struct {
 	LogonTime      config.Duration `toml:"logon_time"`
 	CallsPerMinute float64         `toml:"calls_per_minute"`
 	CallLength     config.Duration `toml:"call_length"`
+	MaxCalls       int             `toml:"max_calls"`
 }
 
 // Faults are what goes wrong all the time, each with its own probability from
@@ -165,6 +166,7 @@ func (c FloorConfig) validate(check *config.Check) {
 	check.Between("floor.logon_interval", c.LogonInterval, 0, config.Duration(time.Minute))
 	check.That(c.LogonTime == 0 || c.LogonTime >= config.Duration(time.Second), "floor.logon_time", "%v: want 0 (for good) or 1s or more", c.LogonTime)
 	check.That(c.CallsPerMinute >= 0 && c.CallsPerMinute <= 600, "floor.calls_per_minute", "%v: want 0 to 600", c.CallsPerMinute)
+	check.That(c.MaxCalls >= 0, "floor.max_calls", "%d: want 0 (no limit) or more", c.MaxCalls)
 	check.Between("floor.call_length", c.CallLength, config.Duration(100*time.Millisecond), config.Duration(24*time.Hour))
 }
 

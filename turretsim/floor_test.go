@@ -314,6 +314,25 @@ func TestStopCallsEndsEverything(t *testing.T) {
 	}
 }
 
+// A floor with a bound is full soon and never beyond it.
+func TestCallsAreBounded(t *testing.T) {
+	const most = 5
+	s := stillFloor(t, func(c *Config) { c.Floor.CallsPerMinute, c.Floor.MaxCalls = 300, most })
+	full := 0
+	for at := time.Second; at <= 30*time.Second; at += 100 * time.Millisecond {
+		s.floor.pass(at)
+		switch n := len(s.floor.calls); {
+		case n > most:
+			t.Fatalf("%d calls after %v", n, at)
+		case n == most:
+			full++
+		}
+	}
+	if full < 200 {
+		t.Errorf("full at %d instants of 290", full)
+	}
+}
+
 func TestRestartBeginsANewFloor(t *testing.T) {
 	s := stillFloor(t, nil)
 	s.floor.pass(time.Minute)

@@ -38,11 +38,17 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
 // connections are pinged, so that a peer that vanished is noticed within
 // two seconds. Safe for concurrent use.
 func NewClient() *http.Client {
+	return NewClientOver((&net.Dialer{Timeout: time.Second}).DialContext)
+}
+
+// NewClientOver is NewClient with connections made by dial, which may be called
+// concurrently.
+func NewClientOver(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Client{Transport: &http.Transport{
 		Protocols:       &protocols,
-		DialContext:     (&net.Dialer{Timeout: time.Second}).DialContext,
+		DialContext:     dial,
 		IdleConnTimeout: time.Minute,
 		HTTP2:           &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second},
 	}}

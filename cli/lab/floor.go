@@ -1,0 +1,312 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/cli/audit"
+	"tandem/cli/process"
+	"tandem/cli/scenario"
+)
+
+// Where daemons listen; each has its host for itself.
+const (
+	ctiPort      = 6500
+	sipPort      = 5060
+	simControl   = "127.0.0.1:6580"
+	dialPort     = 5070
+	directorPort = 7401
+	recorderPort = 7402
+)
+
+// How long daemons may take.
+const (
+	upPatience   = 10 * time.Second
+	stopPatience = 3 * time.Second
+	brief        = 500 * time.Millisecond
+	settle       = time.Second // after the switch's end: what it sent is kept by then
+)
+
+// machine is a host with the daemon on it.
+type machine struct {
+	*host
+	place  place
+	daemon *process.Process
+	disk   *disk // of a recorder
+}
+
+// floor is the running lab. It is the scenario's Floor; its methods belong to
+// one goroutine.
+type floor struct {
+	options   Options
+	scenario  scenario.Scenario
+	seed      uint64
+	dir       string
+	wires     *wires
+	sim       *machine
+	director  *machine
+	recorders []*machine
+}
+
+// newFloor builds the hosts and their cables, and writes the daemons' files.
+func newFloor(o Options, s scenario.Scenario, seed uint64, dir string) (f *floor, err error) {
+	f = &floor{options: o, scenario: s, seed: seed, dir: dir}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	if f.wires, err = newWires(); err != nil {
+		return nil, err
+	}
+	if f.sim, err = f.machine("turretsim", "switch", switchPlace); err != nil {
+		return nil, err
+	}
+	if f.director, err = f.machine("director", "director", directorPlace); err != nil {
+		return nil, err
+	}
+	for n := range o.Recorders {
+		m, err := f.machine("recorder", "rec-"+strconv.Itoa(n+1), firstRecorder+place(n))
+		if err != nil {
+			return nil, err
+		}
+		f.recorders = append(f.recorders, m)
+		if m.disk, err = openDisk(m.host, f.recorderDir(m), s); err != nil {
+			return nil, err
+		}
+	}
+	return f, f.configure()
+}
+
+func (f *floor) machine(kind, name string, p place) (*machine, error) {
+	h, err := newHost(name)
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{host: h, place: p}
+	for _, network := range []string{media, control} {
+		if err == nil {
+			err = f.wires.plug(h, network, p)
+		}
+	}
+	if err == nil {
+		m.daemon, err = process.New(kind, name, f.dir)
+	}
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// machines are all there are so far, those that feed others first.
+func (f *floor) machines() []*machine {
+	all := slices.Concat([]*machine{f.director, f.sim}, f.recorders)
+	return slices.DeleteFunc(all, func(m *machine) bool { return m == nil })
+}
+
+// close ends every daemon and every host.
+func (f *floor) close() {
+	for _, m := range f.machines() {
+		if m.disk != nil {
+			m.disk.flow() // a frozen one would not let its daemon end
+		}
+		m.daemon.Stop(stopPatience)
+		m.host.close()
+	}
+	if f.wires != nil {
+		f.wires.close()
+	}
+}
+
+func (f *floor) truthLog() string { return filepath.Join(f.dir, "truth.jsonl") }
+
+func (f *floor) recorderDir(m *machine) string { return filepath.Join(f.dir, m.name) }
+
+func (f *floor) configure() error {
+	password := filepath.Join(f.dir, "password")
+	if err := os.WriteFile(password, []byte("lab\n"), 0o600); err != nil {
+		return fmt.Errorf("write password: %w", err)
+	}
+	cti := address(switchPlace, ctiPort)
+	var known []map[string]any
+	for n, m := range f.recorders {
+		known = append(known, map[string]any{"name": m.name, "address": address(m.place, recorderPort), "priority": f.priority(n)})
+		if err := m.daemon.Configure(f.recorderConfig(n, m)); err != nil {
+			return err
+		}
+	}
+	if err := f.sim.daemon.Configure(map[string]any{
+		"seed": f.seed, "control": simControl, "truth_log": f.truthLog(),
+		"cti": map[string]any{"listen": cti, "user": "lab", "password_file": password},
+		"sip": map[string]any{"listen": address(switchPlace, sipPort)},
+		"rtp": map[string]any{"address": switchPlace.at(media)},
+		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": f.options.Mixes, "logon_interval": "2ms",
+			"calls_per_minute": callsPerMinute, "call_length": callLength, "max_calls": f.calls()},
+	}); err != nil {
+		return err
+	}
+	return f.director.daemon.Configure(map[string]any{
+		"name": "dir-a", "site": "lab", "control": address(directorPlace, directorPort), "insecure_control": true, "recorder": known,
+		"provider": map[string]any{"unigy": map[string]any{
+			"servers": []string{cti}, "user": "lab", "password_file": password, "sip_listen": address(directorPlace, dialPort),
+		}},
+	})
+}
+
+// Calls come fast, up to a bound, and last: so the floor is soon as busy as
+// it shall be, and stays so.
+const (
+	callsPerMinute = 60.0 // of each turret
+	callLength     = "20s"
+	legsPerCall    = 1.1 // about: some calls have several, some none yet
+)
+
+// calls is how many calls make so many legs; 0 is no bound.
+func (f *floor) calls() int { return int(float64(f.options.Legs) * 1.15 / legsPerCall) }
+
+// spare is how many channels a recorder has room for beyond all there are.
+const spare = 100
+
+func (f *floor) recorderConfig(n int, m *machine) map[string]any {
+	room := f.options.Turrets*f.options.Mixes + spare
+	if f.scenario.Tight && n >= f.scenario.Victims {
+		// All survivors together have room for half of the floor.
+		room = f.options.Turrets * f.options.Mixes / 2 / (f.options.Recorders - f.scenario.Victims)
+	}
+	return map[string]any{
+		"name": m.name, "control": address(m.place, recorderPort), "insecure_control": true, "dir": f.recorderDir(m),
+		"media":  map[string]any{"keep": "all"},
+		"rtp":    map[string]any{"host": m.place.at(media)},
+		"limits": map[string]any{"max_channels": room, "reserve": 32 << 20},
+	}
+}
+
+// priority has the victims carry the whole floor, so that all of it is at
+// stake.
+func (f *floor) priority(n int) int {
+	if n < f.scenario.Victims {
+		return 0
+	}
+	return 1
+}
+
+func address(p place, port int) string {
+	return p.at(control) + ":" + strconv.Itoa(port)
+}
+
+// start brings every daemon up, the switch last: agents log on when there is
+// a choice of recorders.
+func (f *floor) start(ctx context.Context) error {
+	for _, m := range append(slices.Clone(f.recorders), f.director) {
+		if err := m.do(m.daemon.Start); err != nil {
+			return err
+		}
+	}
+	if err := f.await(ctx, "all recorders to be ready", func() bool {
+		s, err := f.Status(ctx)
+		return err == nil && !slices.ContainsFunc(s.Recorders, func(r *tandemv1.RecorderStatus) bool { return r.State != "ready" })
+	}); err != nil {
+		return err
+	}
+	if err := f.sim.do(f.sim.daemon.Start); err != nil {
+		return err
+	}
+	return f.await(ctx, "the switch to answer", func() bool { _, err := f.Legs(ctx); return err == nil })
+}
+
+// await waits until done says so. A daemon that died meanwhile explains why
+// it does not.
+func (f *floor) await(ctx context.Context, what string, done func() bool) error {
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(upPatience); !done(); {
+		for _, m := range f.machines() {
+			if m.daemon.Died() {
+				return m.daemon.Obituary()
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %v for %s; the logs are in %s", upPatience, what, f.dir)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// fallSilent stops the switch, so that its truth log is complete, and tells
+// how many calls it made.
+func (f *floor) fallSilent(ctx context.Context) (calls int, err error) {
+	state, err := f.simulator().State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	f.sim.daemon.Stop(stopPatience)
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(settle):
+		return state.CallsMade, nil
+	}
+}
+
+func (f *floor) simulator() scenario.Simulator {
+	return scenario.Simulator{Client: f.sim.http, URL: "http://" + simControl}
+}
+
+// Legs implements scenario.Floor.
+func (f *floor) Legs(ctx context.Context) (int, error) {
+	state, err := f.simulator().State(ctx)
+	return state.Legs, err
+}
+
+func (f *floor) directorAPI() tandemv1connect.DirectorServiceClient {
+	return tandemv1connect.NewDirectorServiceClient(f.director.http, "http://"+address(directorPlace, directorPort))
+}
+
+// Status implements scenario.Floor.
+func (f *floor) Status(ctx context.Context) (*tandemv1.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, brief)
+	defer cancel()
+	r, err := f.directorAPI().Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg, nil
+}
+
+// Channels implements scenario.Floor.
+func (f *floor) Channels(ctx context.Context, recorder string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, upPatience)
+	defer cancel()
+	r, err := f.directorAPI().ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{Recorder: recorder}))
+	if err != nil {
+		return nil, fmt.Errorf("list channels: %w", err)
+	}
+	var ids []string
+	for _, c := range r.Msg.Channels {
+		ids = append(ids, c.GetChannel().GetId())
+	}
+	return ids, nil
+}
+
+// media are all recorders, for what they hold.
+func (f *floor) media() (all []audit.Media) {
+	for _, m := range f.recorders {
+		all = append(all, tandemv1connect.NewMediaServiceClient(m.http, "http://"+address(m.place, recorderPort)))
+	}
+	return all
+}

@@ -1,0 +1,87 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+)
+
+// The lab's two networks. Nobody else sees the addresses.
+const (
+	media   = "media"
+	control = "control"
+)
+
+// place is a host's number on both networks.
+type place int
+
+// The places of the lab; recorders follow from firstRecorder on.
+const (
+	switchPlace   place = 1
+	directorPlace place = 2
+	firstRecorder place = 11
+)
+
+// at is the address of a place on a network.
+func (p place) at(network string) string {
+	if network == media {
+		return fmt.Sprintf("10.78.0.%d", p)
+	}
+	return fmt.Sprintf("10.77.0.%d", p)
+}
+
+// wires is the host that stands for everything between hosts: a bridge for
+// each network, and the far end of every cable.
+type wires struct{ *host }
+
+func newWires() (*wires, error) {
+	h, err := newHost("wires")
+	if err != nil {
+		return nil, err
+	}
+	for _, network := range []string{media, control} {
+		for _, args := range [][]string{{"link", "add", network, "type", "bridge", "forward_delay", "0"}, {"link", "set", network, "up"}} {
+			if err := h.run("ip", args...); err != nil {
+				h.close()
+				return nil, err
+			}
+		}
+	}
+	return &wires{h}, nil
+}
+
+// plug connects a host to a network. On the host the device is called like
+// the network, here the far end like both.
+func (w *wires) plug(h *host, network string, p place) error {
+	far := farEnd(h, network)
+	here := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.net.Fd())
+	for _, args := range [][]string{
+		{"link", "add", far, "type", "veth", "peer", "name", network, "netns", here},
+		{"link", "set", far, "master", network, "up"},
+	} {
+		if err := w.run("ip", args...); err != nil {
+			return err
+		}
+	}
+	for _, args := range [][]string{
+		{"addr", "add", p.at(network) + "/24", "dev", network},
+		{"link", "set", network, "up"},
+	} {
+		if err := h.run("ip", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// farEnd fits the 15 characters a device's name may have.
+func farEnd(h *host, network string) string { return h.name + "-" + network[:1] }
+
+// pull takes a host's cable out of the network: the host sees its carrier go.
+func (w *wires) pull(h *host, network string) error {
+	return w.run("ip", "link", "set", farEnd(h, network), "down")
+}
+
+// put is the inverse of pull.
+func (w *wires) put(h *host, network string) error {
+	return w.run("ip", "link", "set", farEnd(h, network), "up")
+}

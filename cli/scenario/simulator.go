@@ -1,0 +1,75 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Simulator asks a simulated switch through its control port.
+type Simulator struct {
+	Client *http.Client
+	URL    string // http://HOST:PORT
+}
+
+// SwitchState is what matters of a switch's state.
+type SwitchState struct {
+	Server    string `json:"server"` // incarnation
+	Sessions  int    `json:"sessions"`
+	Channels  int    `json:"channels"`
+	Dialogs   int    `json:"dialogs"`
+	Calls     int    `json:"calls"`      // ongoing
+	CallsMade int    `json:"calls_made"` // since the start
+	Legs      int    `json:"legs"`       // ongoing
+	RTP       struct {
+		LateMs int64 `json:"late_ms"` // the worst lateness of the sender
+	} `json:"rtp"`
+}
+
+// brief is how long one question may take: one that hangs must not hold up
+// what is measured.
+const brief = 500 * time.Millisecond
+
+// State is how the switch is now.
+func (s Simulator) State(ctx context.Context) (SwitchState, error) {
+	var state SwitchState
+	body, err := s.Ask(ctx, http.MethodGet, "/state")
+	if err == nil {
+		err = json.Unmarshal(body, &state)
+	}
+	if err == nil && state.Server == "" {
+		err = errors.New("it names no incarnation")
+	}
+	if err != nil {
+		return SwitchState{}, fmt.Errorf("ask the switch how it is: %w", err)
+	}
+	return state, nil
+}
+
+// Ask puts one question and returns the answer's body.
+func (s Simulator) Ask(ctx context.Context, method, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, brief)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the switch: %w", err)
+	}
+	response, err := s.Client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask the switch: %w", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode >= 300 {
+		err = errors.New(strings.TrimSpace(string(body)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the switch %s: %w", path, err)
+	}
+	return body, nil
+}
