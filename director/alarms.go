@@ -68,14 +68,23 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 			if f.epoch != 0 && !r.reachable {
 				add("recorder_lost", r.Name, critical, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
 			}
+		case recorderUp:
+			if why := r.reason(); r.load != nil && why != "" && why != reasonDraining && now.Sub(r.since) >= placeGrace {
+				add("recorder_not_ready", r.Name, warning, r.unready, "recorder %s at %s: %s; %d channels are on it", r.Name, r.Address, why, f.channelsOn(r.name))
+			}
 		case recorderRefused:
 			add("refused", r.Name, critical, r.since, "recorder %s at %s does not obey: %s", r.Name, r.Address, r.text)
 		}
 	}
 	for _, s := range f.sessions {
 		if s.refused != "" && now.Sub(s.refusedAt) >= placeGrace {
-			add("no_recorder", string(s.ID), critical, s.refusedAt, "%s at %s is not recorded: %s", cmp.Or(s.UserName, string(s.User)), s.Device, s.refused)
+			lost, live := f.unhoused(s)
+			add("no_recorder", string(s.ID), critical, s.refusedAt, "%s at %s: %d of %d channels are not recorded, %d with a live call: %s",
+				cmp.Or(s.UserName, string(s.User)), s.Device, lost, len(s.channels), live, s.refused)
 		}
+	}
+	if spare := f.spare(); len(f.recorders) > 1 && !spare.Enough && f.epoch != 0 {
+		add("no_headroom", f.group, warning, now, "%s", spare.Text)
 	}
 	for _, ch := range f.channels {
 		if ch.available && ch.attached.IsZero() && !ch.down.IsZero() && now.Sub(ch.down) >= channelGrace {
@@ -83,6 +92,21 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 		}
 	}
 	return all
+}
+
+// unhoused counts a turret's channels that no recorder has, and those of them
+// that somebody speaks on.
+func (f *floor) unhoused(s *session) (lost, live int) {
+	for _, ch := range s.channels {
+		if r := f.recorders[ch.recorder]; r != nil && r.up() {
+			continue
+		}
+		lost++
+		if ch.live() {
+			live++
+		}
+	}
+	return lost, live
 }
 
 // alarmList is what people see: oldest first.

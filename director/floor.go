@@ -105,9 +105,18 @@ type channel struct {
 	terms    provider.Attached // what was agreed, with the dialog
 	failures int
 	dialAt   time.Time
-	taken    bool // another director has it: stand down
-	down     time.Time
-	text     string // the last thing that went wrong
+	leaving  []port    // where it was, open until the media has moved
+	leaveAt  time.Time // when those may let go; zero: the media has not moved
+	planned  bool      // it moves while it is recorded
+	probed   time.Time // the switch was last asked again because the channel was dead
+	taken    bool      // another director has it: stand down
+
+	// continues tells the recorder it is opened on that another one was lost
+	// with it; nil once media comes.
+	continues *tandemv1.Continuation
+
+	down time.Time
+	text string // the last thing that went wrong
 
 	legs map[string]*leg
 }
@@ -214,6 +223,7 @@ func (f *floor) tick(now time.Time) {
 	f.placeDue(now)
 	for _, ch := range f.channels {
 		f.pursue(now, ch)
+		f.letGo(now, ch)
 	}
 	f.endOrphans(now)
 	f.houseLegs()
@@ -365,8 +375,10 @@ func (f *floor) channelUnavailable(e provider.ChannelUnavailable) {
 // remove ends a channel: its dialog, its place, its entry.
 func (f *floor) remove(ch *channel, cause string) {
 	f.do(detach{ch.ID})
-	if r := f.recorders[ch.recorder]; r != nil {
-		r.close(ch.ID, cause)
+	for _, p := range append(ch.leaving, port{recorder: ch.recorder}) {
+		if r := f.recorders[p.recorder]; r != nil {
+			r.close(ch.ID, cause)
+		}
 	}
 	delete(f.channels, ch.ID)
 	if s := f.sessions[ch.Channel.Session]; s != nil {
@@ -382,16 +394,20 @@ func (f *floor) pursue(now time.Time, ch *channel) {
 	case r == nil:
 		f.askPlace(now, ch)
 	case !r.up():
-		// Its recorder is coming back or is being given up; recorderDown decides which.
+		// Nobody else can take it, so it waits for its recorder or for room elsewhere.
 	case ch.endpoint == provider.Endpoint{}:
 		if !now.Before(ch.openAt) {
 			r.open(ch.ID)
 		}
-	case !ch.attached.IsZero() && ch.mediaAt == ch.endpoint:
+	case ch.moved():
 	case ch.dialing || now.Before(ch.dialAt):
 	default:
 		ch.dialing = true
-		f.do(attach{provider.Attach{Channel: ch.ID, Address: ch.Address, Endpoint: ch.endpoint, Rank: call.Rank(ch.Sources)}})
+		rank := ch.rank()
+		if ch.planned {
+			rank = plannedRank
+		}
+		f.do(attach{provider.Attach{Channel: ch.ID, Address: ch.Address, Endpoint: ch.endpoint, Rank: rank}})
 	}
 }
 
@@ -416,9 +432,30 @@ func (f *floor) placeDue(now time.Time) {
 	slices.SortFunc(due, func(a, b *session) int {
 		return cmp.Or(a.placeAt.Compare(b.placeAt), cmp.Compare(a.ID, b.ID))
 	})
+	var stranded []*channel
 	for _, s := range due {
 		f.place(now, s)
+		for _, ch := range s.channels {
+			if f.stranded(ch) && !ch.taken {
+				stranded = append(stranded, ch)
+			}
+		}
 	}
+	f.rescue(now, stranded)
+	for _, s := range due {
+		f.housed(s)
+	}
+}
+
+// housed ends the search for a turret whose channels all have a recorder.
+func (f *floor) housed(s *session) {
+	for _, ch := range s.channels {
+		if !ch.taken && ch.available && ch.recorder == "" || f.stranded(ch) {
+			return
+		}
+	}
+	s.refused, s.refusedAt = "", time.Time{}
+	delete(f.unplaced, s.ID)
 }
 
 // place gives a turret's channels to a recorder: to the one that has some of
@@ -432,35 +469,30 @@ func (f *floor) place(now time.Time, s *session) {
 		}
 	}
 	if len(waiting) == 0 {
-		s.refused = ""
-		delete(f.unplaced, s.ID)
 		return
 	}
-	if !s.placed() {
+	if !f.placed(s) {
 		choice, err := placement.Choose(now, placement.Request{Group: f.group, Turret: s.Device, Channels: len(waiting), Limits: f.limits}, f.candidates())
 		if err != nil {
-			if s.refused == "" {
-				s.refusedAt = now
-			}
-			s.refused, s.placeAt = err.Error(), now.Add(placeRetry)
+			f.refuse(now, s, err.Error())
 			return
 		}
 		s.recorder, s.reason = choice.Recorder, choice.Reason
 		f.log.Info("turret placed", "user", s.User, "device", s.Device, "recorder", s.recorder, "channels", len(waiting), "reason", s.reason)
 	}
-	s.refused = ""
-	delete(f.unplaced, s.ID)
 	slices.SortFunc(waiting, dearest)
 	for _, ch := range waiting {
-		f.assign(ch, s.recorder, s.reason)
-		f.pursue(now, ch)
+		f.reassign(now, ch, s.recorder, s.reason, nil)
 	}
 }
 
-// placed reports whether a recorder holds one of the session's channels.
-func (s *session) placed() bool {
+// placed reports whether a recorder that is there holds one of a session's channels.
+func (f *floor) placed(s *session) bool {
+	if r := f.recorders[s.recorder]; r == nil || r.state == recorderDown {
+		return false
+	}
 	for _, ch := range s.channels {
-		if ch.recorder != "" && ch.recorder == s.recorder {
+		if ch.recorder == s.recorder {
 			return true
 		}
 	}
@@ -469,7 +501,7 @@ func (s *session) placed() bool {
 
 // dearest orders channels by what their loss would cost.
 func dearest(a, b *channel) int {
-	return cmp.Or(cmp.Compare(call.Rank(a.Sources), call.Rank(b.Sources)), cmp.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.ID, b.ID))
 }
 
 // assign gives a channel its recorder, and the recorder the legs it has to hear of.
@@ -583,6 +615,9 @@ func (f *floor) adopted(now time.Time, e provider.Adopted) {
 		ch.terms.Dialog = nil
 	} else {
 		ch.attached, ch.mediaAt = now, e.Endpoint
+		if len(ch.leaving) > 0 { // the dialog may be older than the switch's last answer
+			ch.mediaAt = provider.Endpoint{}
+		}
 	}
 	f.pursue(now, ch)
 }

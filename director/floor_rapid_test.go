@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	tandemv1 "tandem/api/tandem/v1"
 	"tandem/director/provider"
 	"tandem/internal/call"
 )
@@ -29,7 +30,7 @@ type storm struct {
 
 func newStorm(t *rapid.T) *storm {
 	s := &storm{
-		rig: newRig(t, "rec-1", "rec-2"), sessions: make(map[string]bool), calls: make(map[string]bool),
+		rig: newRig(t, "rec-1", "rec-2", "rec-3"), sessions: make(map[string]bool), calls: make(map[string]bool),
 		legs: make(map[string]string), legHome: make(map[string]string), excused: make(map[call.ChannelID]bool),
 	}
 	s.start()
@@ -126,7 +127,7 @@ func (s *storm) actions() map[string]func(*rapid.T) {
 			id := known(t, keys(s.legs), "leg")
 			s.say(join(id, s.legs[id], s.legHome[id], s.now))
 		},
-		"move": func(t *rapid.T) {
+		"leg moves": func(t *rapid.T) {
 			id := known(t, keys(s.legs), "leg")
 			session := s.legHome[id]
 			s.say(provider.LegMoved{Leg: legOn(id, s.legs[id], session, "SPK.1"), Channels: []call.ChannelID{mixID(session, 2)}, At: s.now})
@@ -175,6 +176,48 @@ func (s *storm) actions() map[string]func(*rapid.T) {
 		"recorder refuses": func(t *rapid.T) {
 			s.recorders[s.draw(t)].refuse = rapid.SampledFrom([]string{"", "no_port"}).Draw(t, "why")
 		},
+		"recorder not ready": func(t *rapid.T) {
+			s.recorders[s.draw(t)].unready = rapid.SampledFrom([]string{"", "disk", reasonNoMedia + ": eth1", reasonDraining}).Draw(t, "why")
+		},
+		"report": func(t *rapid.T) {
+			if name := s.draw(t); s.recorders[name].up {
+				s.f.recorderReports(s.now, name, s.recorders[name].load())
+				s.act()
+			}
+		},
+		"deaf": func(t *rapid.T) {
+			name := s.draw(t)
+			if !s.recorders[name].up {
+				return
+			}
+			for range 30 {
+				s.f.recorderBeats(s.now, name, 100)
+				s.pass(beat)
+			}
+			for range 12 {
+				s.f.recorderBeats(s.now, name, 0)
+				s.pass(beat)
+			}
+		},
+		"drain": func(t *rapid.T) {
+			if r, err := s.f.commanded(string(s.draw(t))); err == nil {
+				r.drain = &tandemv1.DrainRequest{Undo: rapid.Bool().Draw(t, "undo")}
+			}
+		},
+		"move": func(t *rapid.T) {
+			to, err := s.f.commanded(string(s.draw(t)))
+			if err != nil {
+				return
+			}
+			if session, channels := s.f.turret(known(t, keys(s.sessions), "session")); session != nil {
+				s.f.moveTo(s.now, channels[:rapid.IntRange(0, len(channels)).Draw(t, "channels")], session.Device, to)
+				s.act()
+			}
+		},
+		"rebalance": func(t *rapid.T) {
+			s.f.level(s.now, s.f.rebalance())
+			s.act()
+		},
 		"answer": func(t *rapid.T) { s.answerAll() },
 		"refuse": func(t *rapid.T) {
 			for id := range s.asked {
@@ -211,11 +254,19 @@ func (s *storm) draw(t *rapid.T) call.RecorderName {
 }
 
 // check holds what must be so at any time: nothing that is logged on and
-// attached is hung up, whatever else goes wrong.
+// attached is hung up, whatever else goes wrong; and no recorder is told to
+// close a port that the switch still sends to.
 func (s *storm) check(t *rapid.T) {
 	for _, id := range s.detached {
 		if !s.excused[id] && id != "nobody" && id != mixID("ghost", 1) && id != mixID("session-unknown", 1) {
 			t.Fatalf("%s was hung up for no reason", id)
+		}
+	}
+	for id, at := range s.dialogs {
+		for _, rec := range s.recorders {
+			if rec.listened[at] == id && rec.closedWhile[id] == at {
+				t.Fatalf("%s closed %s at %v while the switch sent there", rec.name, id, at)
+			}
 		}
 	}
 }
@@ -235,8 +286,10 @@ func (s *storm) heldOf(leg string) []string {
 
 // heal ends all faults and lets time pass beyond every grace and pause.
 func (s *storm) heal() {
+	s.settle() // what is asked for is done first
 	for _, name := range s.names() {
-		s.recorders[name].refuse = ""
+		s.recorders[name].refuse, s.recorders[name].unready = "", ""
+		s.recorders[name].draining = false
 		if !s.recorders[name].up {
 			s.connect(name)
 		}
@@ -250,6 +303,12 @@ func (s *storm) heal() {
 		s.settle()
 		s.pass(10 * time.Second)
 	}
+	for _, name := range s.names() { // deafness passes, too
+		s.pass(deafMost / 3)
+		s.f.recorderBeats(s.now, name, 1)
+		s.f.recorderReports(s.now, name, s.recorders[name].load())
+	}
+	s.settle()
 }
 
 // TestStorm holds that after the last fault is healed every channel of every

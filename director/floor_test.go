@@ -115,14 +115,14 @@ func TestTakenIsLeftAlone(t *testing.T) {
 func TestNoRecorder(t *testing.T) {
 	r := newRig(t, "rec-1")
 	r.recorders["rec-1"].up = false
-	r.f.recorderDown(r.now, "rec-1", "connection refused")
+	r.f.recorderDown(r.now, "rec-1", "connection refused", r.now)
 	r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{}, provider.SnapshotEnd{})
 	r.tell(logOn("s1", r.now)...)
 	r.tell(callState("c1", "established", r.now), join("l1", "c1", "s1", r.now))
 	r.settle()
 	wantEqual(t, "alarms", r.alarmed(), []string{"no_recorder", "recorder_lost"})
 	alarm := r.f.alarms[alarmKey{"no_recorder", "s1"}]
-	wantEqual(t, "text", alarm.text, "User s1 at t-s1 is not recorded: place turret t-s1: rec-1: lost: connection refused")
+	wantEqual(t, "text", alarm.text, "User s1 at t-s1: 2 of 2 channels are not recorded, 1 with a live call: place turret t-s1: rec-1: lost: connection refused")
 	wantEqual(t, "state", r.state("s1.m1.A"), "waiting")
 	r.connect("rec-1")
 	r.settle()
@@ -336,7 +336,7 @@ func TestEpochs(t *testing.T) {
 	r.recorders["rec-1"].epoch, r.recorders["rec-1"].holder = 7, "dir-b"
 	r.connect("rec-1")
 	wantEqual(t, "epoch while rec-2 was not asked", r.f.epoch, uint64(0))
-	r.f.recorderDown(r.now, "rec-2", "connection refused")
+	r.f.recorderDown(r.now, "rec-2", "connection refused", r.now)
 	r.act()
 	wantEqual(t, "epoch", r.f.epoch, uint64(8))
 

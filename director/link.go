@@ -15,14 +15,18 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/call"
+	"tandem/internal/rpc"
 )
 
 const (
-	askWait      = 3 * time.Second  // for an inventory; a director that starts waits as long
-	orderWait    = 10 * time.Second // for a batch: thousands of ports, a transaction
+	askWait      = 3 * time.Second        // for an inventory; a director that starts waits as long
+	againWait    = 200 * time.Millisecond // for one from a recorder whose stream just broke
+	orderWait    = 10 * time.Second       // for a batch: thousands of ports, a transaction
 	reconnectMin = 100 * time.Millisecond
 	reconnectMax = time.Second
 	refusedPause = 5 * time.Second
+	selfDoubt    = 50 * time.Millisecond  // a timer this late says that we had no processor
+	secondLook   = 150 * time.Millisecond // for what has arrived and is not read yet
 )
 
 // link is the connection to one recorder: it asks what the recorder holds,
@@ -30,6 +34,7 @@ const (
 type link struct {
 	name      call.RecorderName
 	client    tandemv1connect.RecorderServiceClient
+	http      *http.Client // under client; nobody else's, so that its connections can be given up
 	authority *authority
 	group     string
 	timeout   time.Duration // silence after which the recorder is lost
@@ -37,13 +42,15 @@ type link struct {
 	failures  *prometheus.CounterVec // by recorder and call
 	log       *slog.Logger
 
+	heard   time.Time     // the recorder last said anything; owned by run
 	fences  chan struct{} // holds a token while a fence is asked for
 	batches chan *batch
 }
 
-func newLink(cfg RecorderConfig, director Config, client *http.Client, l *loop, failures *prometheus.CounterVec, log *slog.Logger) *link {
+func newLink(cfg RecorderConfig, director Config, l *loop, failures *prometheus.CounterVec, log *slog.Logger) *link {
+	client := rpc.NewClient()
 	return &link{
-		name: call.RecorderName(cfg.Name), client: tandemv1connect.NewRecorderServiceClient(client, "http://"+cfg.Address, connect.WithGRPC()),
+		name: call.RecorderName(cfg.Name), http: client, client: tandemv1connect.NewRecorderServiceClient(client, "http://"+cfg.Address, connect.WithGRPC()),
 		authority: l.authority, group: director.Group, timeout: director.RecorderTimeout.Std(), loop: l, failures: failures, log: log,
 		fences: make(chan struct{}, 1), batches: make(chan *batch, 1),
 	}
@@ -62,26 +69,28 @@ type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
 
-// run keeps the link until ctx ends: reconnects at once, then backs off.
+// run keeps the link until ctx ends: reconnects at once, then backs off. A
+// stream that broke is no loss if the recorder answers when asked again at
+// once; silence is, for the recorder had its time to speak.
 func (l *link) run(ctx context.Context) error {
-	pause := time.Duration(0)
+	defer l.http.CloseIdleConnections()
+	pause, patience := time.Duration(0), askWait
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := l.session(ctx)
+		err := l.session(ctx, patience)
 		if ctx.Err() != nil {
 			return nil
 		}
-		var no *refusal
-		refused := errors.As(err, &no)
-		l.loop.post(func(now time.Time, f *floor) {
-			if refused {
-				f.recorderRefuses(now, l.name, no.text)
-			} else {
-				f.recorderDown(now, l.name, err.Error())
-			}
-		})
+		l.http.CloseIdleConnections() // the next attempt must not wait for a connection that leads nowhere
+		var broken *brokenError
+		if errors.As(err, &broken) && time.Since(began) > reconnectMax {
+			patience = againWait
+			continue
+		}
+		patience = askWait
+		l.lose(err)
 		switch {
-		case refused:
+		case isRefusal(err):
 			pause = refusedPause
 		case time.Since(began) > reconnectMax:
 			pause = 0
@@ -96,11 +105,36 @@ func (l *link) run(ctx context.Context) error {
 	return nil
 }
 
-// session is one connection, from the first question to the loss.
-func (l *link) session(ctx context.Context) error {
+// lose tells the loop that the recorder is lost, or obeys another.
+func (l *link) lose(err error) {
+	heard := l.heard
+	l.loop.post(func(now time.Time, f *floor) {
+		var no *refusal
+		if errors.As(err, &no) {
+			f.recorderRefuses(now, l.name, no.text)
+		} else {
+			f.recorderDown(now, l.name, err.Error(), heard)
+		}
+	})
+}
+
+func isRefusal(err error) bool {
+	var no *refusal
+	return errors.As(err, &no)
+}
+
+// brokenError is the end of a watch that was well until then.
+type brokenError struct{ cause error }
+
+func (e *brokenError) Error() string { return e.cause.Error() }
+func (e *brokenError) Unwrap() error { return e.cause }
+
+// session is one connection, from the first question, which is answered
+// within patience, to the loss.
+func (l *link) session(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	inv, err := l.inventory(ctx)
+	inv, err := l.inventory(ctx, patience)
 	if err != nil {
 		return err
 	}
@@ -111,6 +145,7 @@ func (l *link) session(ctx context.Context) error {
 	case <-l.fences:
 	default:
 	}
+	l.heard = time.Now()
 	l.loop.post(func(now time.Time, f *floor) { f.recorderHeard(now, l.name, inv) })
 	select {
 	case <-ctx.Done():
@@ -131,8 +166,8 @@ func (l *link) session(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-func (l *link) inventory(ctx context.Context) (*tandemv1.Inventory, error) {
-	ctx, cancel := context.WithTimeout(ctx, askWait)
+func (l *link) inventory(ctx context.Context, patience time.Duration) (*tandemv1.Inventory, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	res, err := l.client.Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{}))
 	if err != nil {
@@ -157,7 +192,9 @@ func (l *link) claim(ctx context.Context) error {
 	return nil
 }
 
-// watch follows the recorder's heartbeats until they stop.
+// watch follows the recorder's heartbeats until they stop. On a busy machine
+// it may be this director that does not come to read them: a timer that fires
+// late says so, and gives the recorder another moment.
 func (l *link) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -166,9 +203,12 @@ func (l *link) watch(ctx context.Context) error {
 	go func() { ended <- l.receive(ctx, received) }()
 	silence := time.NewTimer(l.timeout)
 	defer silence.Stop()
+	due := time.Now().Add(l.timeout)
 	for {
 		select {
 		case m := <-received:
+			l.heard = time.Now()
+			due = l.heard.Add(l.timeout)
 			silence.Reset(l.timeout)
 			if err := l.heartbeat(m); err != nil {
 				return err
@@ -179,8 +219,14 @@ func (l *link) watch(ctx context.Context) error {
 			}
 		case err := <-ended:
 			return err
-		case <-silence.C:
-			return fmt.Errorf("no heartbeat for %v", l.timeout)
+		case now := <-silence.C:
+			if late := time.Since(due); late > selfDoubt {
+				l.log.Warn("this director was late to look for heartbeats", "recorder", l.name, "late", late)
+				due = now.Add(secondLook)
+				silence.Reset(secondLook)
+				continue
+			}
+			return fmt.Errorf("no heartbeat for %v", time.Since(l.heard).Round(time.Millisecond))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -201,9 +247,12 @@ func (l *link) receive(ctx context.Context, received chan<- *tandemv1.WatchRespo
 		}
 	}
 	if err := stream.Err(); err != nil {
-		return l.failed("watch", err)
+		if err := l.failed("watch", err); isRefusal(err) {
+			return err
+		}
+		return &brokenError{fmt.Errorf("watch: %w", err)}
 	}
-	return errors.New("watch: ended by the recorder")
+	return &brokenError{errors.New("watch: ended by the recorder")}
 }
 
 // heartbeat takes in one message of the watch. A newer epoch than ours means
@@ -212,9 +261,12 @@ func (l *link) heartbeat(m *tandemv1.WatchResponse) error {
 	if ours := l.authority.epoch.Load(); m.GetEpoch() > ours {
 		return &refusal{fmt.Sprintf("it obeys epoch %d, ours is %d", m.GetEpoch(), ours)}
 	}
-	if m.GetLoad() != nil {
-		l.loop.post(func(now time.Time, f *floor) { f.recorderReports(now, l.name, m.GetLoad()) })
-	}
+	l.loop.post(func(now time.Time, f *floor) {
+		f.recorderBeats(now, l.name, int(m.GetTalking()))
+		if m.GetLoad() != nil {
+			f.recorderReports(now, l.name, m.GetLoad())
+		}
+	})
 	return nil
 }
 
@@ -243,7 +295,7 @@ func (l *link) send(ctx context.Context, end context.CancelCauseFunc) {
 func (l *link) carry(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeout(ctx, orderWait)
 	defer cancel()
-	for _, part := range []func(context.Context, *batch, *tandemv1.Order) error{l.closeChannels, l.openChannels, l.updateChannels, l.putRecords} {
+	for _, part := range []func(context.Context, *batch, *tandemv1.Order) error{l.drain, l.closeChannels, l.openChannels, l.updateChannels, l.putRecords} {
 		order, err := l.authority.order()
 		if err != nil {
 			return err
@@ -253,6 +305,15 @@ func (l *link) carry(ctx context.Context, b *batch) error {
 		}
 	}
 	return nil
+}
+
+func (l *link) drain(ctx context.Context, b *batch, order *tandemv1.Order) error {
+	if b.drain == nil {
+		return nil
+	}
+	b.drain.Order = order
+	_, err := l.client.Drain(ctx, connect.NewRequest(b.drain))
+	return l.failed("drain", err)
 }
 
 func (l *link) closeChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {

@@ -2,8 +2,10 @@ package director
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
@@ -25,9 +27,12 @@ type recorder struct {
 	reachable bool      // connected, whether it obeys or not
 	seen      uint64    // the highest epoch it told of
 	bootID    string
+	lost      *tandemv1.Continuation // what others continue while it is down; nil: it had nothing
+	pulse     pulse
 
 	load    *tandemv1.Load // the last one heard; nil: none yet
 	ready   time.Time      // since when the load says so; zero while it does not
+	unready time.Time      // and since when it does not
 	coming  int            // channels given to it that its load does not show yet
 	opens   map[call.ChannelID]bool
 	updates map[call.ChannelID]bool
@@ -35,6 +40,7 @@ type recorder struct {
 	calls   map[call.CallID]bool
 	legs    map[string]bool
 	blind   []*tandemv1.Window
+	drain   *tandemv1.DrainRequest
 
 	sent    *batch    // under way; at most one
 	retryAt time.Time // not before: the last batch failed
@@ -46,6 +52,13 @@ const (
 	recorderDown    recorderState = iota // not connected
 	recorderUp                           // fenced with our epoch and heard
 	recorderRefused                      // obeys another director or belongs to another group
+)
+
+// Reasons of a recorder for not being ready that mean something to us.
+const (
+	reasonStarting = "starting"
+	reasonDraining = "draining"
+	reasonNoMedia  = "media network down" // and which
 )
 
 func newRecorder(cfg RecorderConfig, now time.Time) *recorder {
@@ -83,7 +96,7 @@ func (r *recorder) candidate(group string) placement.Recorder {
 	case l == nil:
 		c.Reason = "no load report yet"
 	default:
-		c.Ready, c.Reason = l.GetReady(), l.GetReason()
+		c.Ready, c.Reason = l.GetReady() && r.pulse.reason == "", cmp.Or(l.GetReason(), r.pulse.reason)
 		c.Load = placement.Load{
 			CPU: l.GetHostCpuPercent(), Channels: int(l.GetChannels()), MaxChannels: int(l.GetMaxChannels()),
 			Packets: l.GetPacketsPerS(), MaxPackets: l.GetMaxPacketsPerS(), JournalQueue: l.GetJournalQueue(),
@@ -216,7 +229,7 @@ func (f *floor) reconcile(now time.Time, r *recorder, h *tandemv1.HeldChannel) {
 		ch.recorder, ch.reason = r.name, h.GetReason()
 		f.takeDialog(ch, h)
 	case ch.recorder != r.name:
-		r.close(id, "moved")
+		f.heldTwice(now, ch, r, h)
 		return
 	case ch.attached.IsZero() && !ch.dialing:
 		f.takeDialog(ch, h)
@@ -227,6 +240,26 @@ func (f *floor) reconcile(now time.Time, r *recorder, h *tandemv1.HeldChannel) {
 	if s := f.sessions[ch.Channel.Session]; s != nil && s.recorder == "" {
 		s.recorder, s.reason = r.name, h.GetReason()
 	}
+}
+
+// heldTwice meets a channel that another recorder has. If we know that its
+// media goes there, this one may let go. If not, a director before us was
+// moving it and may have died before or after the switch was told: it is told
+// again, and until it has answered both keep their ports.
+func (f *floor) heldTwice(now time.Time, ch *channel, r *recorder, h *tandemv1.HeldChannel) {
+	switch {
+	case slices.ContainsFunc(ch.leaving, func(p port) bool { return p.recorder == r.name }):
+		return
+	case ch.moved():
+		r.close(ch.ID, causeMoved)
+		return
+	}
+	ch.leaving = append(ch.leaving, port{r.name, endpointOf(h.GetEndpoint())})
+	ch.mediaAt = provider.Endpoint{}
+	if ch.attached.IsZero() && !ch.dialing && len(ch.terms.Dialog) == 0 {
+		f.takeDialog(ch, h)
+	}
+	f.pursue(now, ch)
 }
 
 // adoptChannel takes up a channel that only a recorder knows. The switch's
@@ -283,19 +316,24 @@ func (f *floor) tellBlind(w *tandemv1.Window) {
 	}
 }
 
-// recorderDown decides what becomes of a lost recorder's channels. They stay
-// where they are: the switch goes on sending to the same ports, and the
-// recorder finds them again when it returns.
-func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string) {
+// recorderDown decides what becomes of a lost recorder's channels: others
+// take them. Those that nobody can take stay where they are: the switch goes
+// on sending to the same ports, and the recorder finds them again when it
+// returns. Nothing is known of it since heard.
+func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string, heard time.Time) {
 	r := f.recorders[name]
 	r.heard = true
-	if r.state == recorderUp {
-		f.log.Warn("recorder lost", "recorder", name, "why", why)
-	}
-	if r.state != recorderDown {
+	was := r.state
+	if was != recorderDown {
 		r.since = now
 	}
-	r.state, r.text, r.load, r.ready, r.reachable = recorderDown, why, nil, time.Time{}, false
+	r.state, r.text, r.load, r.ready, r.reachable, r.drain = recorderDown, why, nil, time.Time{}, false, nil
+	r.pulse = pulse{}
+	if was == recorderUp {
+		f.log.Warn("recorder lost", "recorder", name, "why", why, "silent", now.Sub(heard))
+		r.lost = &tandemv1.Continuation{Recorder: r.Name, Cause: causeFailover, Since: stamp(heard)}
+		f.evacuate(now, r, r.lost)
+	}
 	f.activate()
 }
 
@@ -319,10 +357,10 @@ func (f *floor) recorderReports(now time.Time, name call.RecorderName, l *tandem
 	}
 	r.load = l
 	switch {
-	case !l.GetReady():
-		r.ready = time.Time{}
-	case r.ready.IsZero():
+	case l.GetReady() && r.ready.IsZero():
 		r.ready = now
+	case !l.GetReady() && (r.unready.IsZero() || !r.ready.IsZero()):
+		r.ready, r.unready = time.Time{}, now
 	}
 	r.coming = 0 // what is open is in the report; what is not is yet to come
 	for id := range r.opens {
@@ -338,11 +376,38 @@ func (f *floor) recorderReports(now time.Time, name call.RecorderName, l *tandem
 			s.placeAt = now // someone may have room now
 		}
 	}
+	f.probe(now, r, l.GetDeadChannels())
+	f.unready(now, r)
+}
+
+// unready moves channels off a recorder that says it cannot keep them. It is
+// up, and records what still reaches it; what lets nothing reach it, it says.
+func (f *floor) unready(now time.Time, r *recorder) {
+	reason := r.load.GetReason()
+	switch {
+	case r.state != recorderUp || r.load.GetReady() || reason == reasonStarting:
+	case strings.HasPrefix(reason, reasonNoMedia):
+		f.evacuate(now, r, &tandemv1.Continuation{Recorder: r.Name, Cause: causeFailover, Since: stamp(now.Add(-time.Second))})
+	default:
+		f.evacuate(now, r, nil)
+	}
+}
+
+// recorderBeats takes in a heartbeat.
+func (f *floor) recorderBeats(now time.Time, name call.RecorderName, talking int) {
+	r := f.recorders[name]
+	if r.state != recorderUp {
+		return
+	}
+	if heard := r.pulse.talked; r.pulse.beat(now, talking) {
+		f.deaf(now, r, heard)
+	}
 }
 
 // batch is one round of orders to one recorder, in the order in which they
-// are given: close, open, update, records.
+// are given: drain, close, open, update, records.
 type batch struct {
+	drain    *tandemv1.DrainRequest
 	closing  *tandemv1.CloseChannelsRequest
 	opening  *tandemv1.OpenChannelsRequest
 	updating *tandemv1.UpdateChannelsRequest
@@ -366,14 +431,15 @@ func (f *floor) nextBatch(now time.Time, r *recorder, records bool) *batch {
 	if !r.up() || r.sent != nil || now.Before(r.retryAt) {
 		return nil
 	}
-	b := &batch{closes: make(map[call.ChannelID]string)}
+	b := &batch{closes: make(map[call.ChannelID]string), drain: r.drain}
+	r.drain = nil
 	f.batchCloses(r, b)
 	f.batchOpens(r, b)
 	f.batchUpdates(r, b)
 	if records {
 		f.batchRecords(r, b)
 	}
-	if b.closing == nil && b.opening == nil && b.updating == nil && b.records == nil {
+	if b.drain == nil && b.closing == nil && b.opening == nil && b.updating == nil && b.records == nil {
 		return nil
 	}
 	r.sent = b
@@ -409,7 +475,7 @@ func (f *floor) batchOpens(r *recorder, b *batch) {
 			b.opening = &tandemv1.OpenChannelsRequest{}
 		}
 		b.opens = append(b.opens, ch.ID)
-		b.opening.Channels = append(b.opening.Channels, &tandemv1.OpenChannel{Channel: ch.proto(f.sessions[ch.Channel.Session]), Reason: ch.reason})
+		b.opening.Channels = append(b.opening.Channels, &tandemv1.OpenChannel{Channel: ch.proto(f.sessions[ch.Channel.Session]), Reason: ch.reason, Continues: ch.continues})
 		delete(r.opens, ch.ID)
 	}
 }
@@ -494,7 +560,10 @@ func (f *floor) openRefused(now time.Time, ch *channel, why string) {
 		f.log.Warn("open channel", "channel", ch.ID, "recorder", ch.recorder, "refused", why)
 	}
 	ch.text, ch.openAt = text, now.Add(refusedRetry)
-	if ch.attached.IsZero() {
+	if f.stay(ch) {
+		return
+	}
+	if ch.attached.IsZero() || !ch.moved() && len(ch.leaving) > 0 {
 		ch.recorder, ch.reason = "", ""
 		if s := f.sessions[ch.Channel.Session]; s != nil {
 			f.unplaced[s.ID] = true
@@ -519,6 +588,9 @@ func (f *floor) batchDone(now time.Time, r *recorder, err error) {
 		return
 	}
 	r.retryAt = now.Add(refusedRetry)
+	if r.drain == nil {
+		r.drain = b.drain
+	}
 	for id, cause := range b.closes {
 		if _, again := r.closes[id]; !again && f.channels[id] == nil {
 			r.closes[id] = cause
@@ -564,9 +636,9 @@ func (r *recorder) stateWord() string {
 		return "refused"
 	case r.state == recorderDown:
 		return "lost"
-	case r.load.GetReason() == "draining":
+	case r.load.GetReason() == reasonDraining:
 		return "draining"
-	case !r.load.GetReady():
+	case !r.load.GetReady() || r.pulse.reason != "":
 		return "busy"
 	}
 	return "ready"
@@ -580,5 +652,5 @@ func (r *recorder) reason() string {
 	case r.load == nil:
 		return "no load report yet"
 	}
-	return r.load.GetReason()
+	return cmp.Or(r.load.GetReason(), r.pulse.reason)
 }

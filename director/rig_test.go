@@ -37,18 +37,24 @@ type rig struct {
 
 // fakeRecorder holds channels, and records as they were last told.
 type fakeRecorder struct {
-	name     call.RecorderName
-	up       bool
-	epoch    uint64
-	holder   string
-	boot     int
-	port     int
-	refuse   string // what it answers to opens
-	channels map[string]*tandemv1.HeldChannel
-	legs     map[string]*tandemv1.Leg
-	calls    map[string]*tandemv1.Call
-	blind    []*tandemv1.Window
-	closed   map[string]string
+	name        call.RecorderName
+	up          bool
+	epoch       uint64
+	holder      string
+	boot        int
+	port        int
+	refuse      string // what it answers to opens
+	unready     string // why it says it is not ready
+	draining    bool
+	channels    map[string]*tandemv1.HeldChannel
+	legs        map[string]*tandemv1.Leg
+	calls       map[string]*tandemv1.Call
+	blind       []*tandemv1.Window
+	closed      map[string]string
+	continued   map[string]*tandemv1.Continuation // by channel, as it was opened
+	listened    map[provider.Endpoint]call.ChannelID
+	closedWhile map[call.ChannelID]provider.Endpoint // where it was told to close it while the switch sent there
+	dialogs     map[call.ChannelID]provider.Endpoint // the switch's
 }
 
 func newRig(t fataler, names ...string) *rig {
@@ -62,6 +68,8 @@ func newRig(t fataler, names ...string) *rig {
 		r.recorders[call.RecorderName(name)] = &fakeRecorder{
 			name: call.RecorderName(name), port: 20_000 + 2000*i, channels: make(map[string]*tandemv1.HeldChannel),
 			legs: make(map[string]*tandemv1.Leg), calls: make(map[string]*tandemv1.Call), closed: make(map[string]string),
+			continued: make(map[string]*tandemv1.Continuation), listened: make(map[provider.Endpoint]call.ChannelID),
+			closedWhile: make(map[call.ChannelID]provider.Endpoint), dialogs: r.dialogs,
 		}
 	}
 	r.f = newFloor(testConfig(recorders...), noon, slog.New(slog.DiscardHandler))
@@ -80,7 +88,7 @@ func (r *rig) restartDirector() {
 		if rec := r.recorders[name]; rec.up {
 			r.connect(name)
 		} else {
-			r.f.recorderDown(r.now, name, "refused")
+			r.f.recorderDown(r.now, name, "refused", r.now)
 		}
 	}
 	r.settle()
@@ -115,7 +123,7 @@ func (r *rig) lose(name call.RecorderName, killed bool) {
 	if b := r.f.recorders[name].sent; b != nil {
 		r.f.batchDone(r.now, r.f.recorders[name], fmt.Errorf("lost"))
 	}
-	r.f.recorderDown(r.now, name, "refused")
+	r.f.recorderDown(r.now, name, "refused", r.now)
 }
 
 func (r *rig) tell(events ...provider.Event) {
@@ -249,11 +257,26 @@ func (rec *fakeRecorder) inventory() *tandemv1.Inventory {
 }
 
 func (rec *fakeRecorder) load() *tandemv1.Load {
-	return &tandemv1.Load{Ready: true, Channels: uint32(len(rec.channels)), MaxChannels: 1000}
+	l := &tandemv1.Load{Ready: true, Channels: uint32(len(rec.channels)), MaxChannels: 1000}
+	switch {
+	case rec.draining:
+		l.Ready, l.Reason = false, reasonDraining
+	case rec.unready != "":
+		l.Ready, l.Reason = false, rec.unready
+	}
+	return l
 }
 
 func (rec *fakeRecorder) obey(b *batch) []*tandemv1.OpenedChannel {
+	if b.drain != nil {
+		rec.draining = !b.drain.GetUndo()
+	}
 	for _, c := range b.closing.GetChannels() {
+		if held := rec.channels[c.GetChannel()]; held != nil && c.GetCause() == causeMoved {
+			if at := endpointOf(held.GetEndpoint()); rec.dialogs[call.ChannelID(c.GetChannel())] == at {
+				rec.closedWhile[call.ChannelID(c.GetChannel())] = at
+			}
+		}
 		delete(rec.channels, c.GetChannel())
 		rec.closed[c.GetChannel()] = c.GetCause()
 	}
@@ -269,6 +292,8 @@ func (rec *fakeRecorder) obey(b *batch) []*tandemv1.OpenedChannel {
 			rec.port += 2
 			held = &tandemv1.HeldChannel{Channel: o.GetChannel(), Reason: o.GetReason(), Endpoint: &tandemv1.Endpoint{Host: "127.0.0.1", RtpPort: uint32(rec.port)}}
 			rec.channels[id] = held
+			rec.continued[id] = o.GetContinues()
+			rec.listened[endpointOf(held.GetEndpoint())] = call.ChannelID(id)
 		}
 		opened = append(opened, &tandemv1.OpenedChannel{Channel: id, Endpoint: held.GetEndpoint()})
 	}

@@ -43,7 +43,6 @@ type director struct {
 	loop     *loop
 	control  net.Listener
 	registry *prometheus.Registry
-	client   *http.Client
 	log      *slog.Logger
 }
 
@@ -54,14 +53,14 @@ func open(cfg Config, log *slog.Logger) (*director, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read password: %w", err)
 	}
-	d := &director{cfg: cfg, client: rpc.NewClient(), log: log}
+	d := &director{cfg: cfg, log: log}
 	right := &authority{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary}
 	d.loop = newLoop(newFloor(cfg, time.Now(), log), right)
 	var failures *prometheus.CounterVec
 	d.registry, failures = newRegistry()
 	d.registry.MustRegister(newGauges(d.loop))
 	for _, r := range cfg.Recorders {
-		link := newLink(r, cfg, d.client, d.loop, failures, log)
+		link := newLink(r, cfg, d.loop, failures, log)
 		d.loop.links[link.name] = link
 	}
 	d.control, err = net.Listen("tcp", cfg.Control)
@@ -89,7 +88,6 @@ func (d *director) run(ctx context.Context) error {
 		d.log.Warn("control API without TLS: loopback only", "control", d.control.Addr())
 	}
 	d.log.Info("director started", "group", d.cfg.Group, "copy", d.cfg.copy(), "recorders", len(d.cfg.Recorders), "sip", d.loop.provider.SIPAddr())
-	defer d.client.CloseIdleConnections()
 	late, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var inner errgroup.Group

@@ -3,6 +3,7 @@ package director
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,14 +11,12 @@ import (
 	"connectrpc.com/connect"
 
 	tandemv1 "tandem/api/tandem/v1"
-	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/director/placement"
 	"tandem/internal/call"
 )
 
-// service answers DirectorService from the owner loop, and so changes nothing and sees no half-done state.
+// service answers DirectorService from the owner loop, and so sees no half-done state.
 type service struct {
-	tandemv1connect.UnimplementedDirectorServiceHandler
 	cfg  Config
 	loop *loop
 }
@@ -37,6 +36,119 @@ func (s *service) ListFloorChannels(ctx context.Context, req *connect.Request[ta
 	return answer(ctx, s.loop, func(_ time.Time, f *floor) *tandemv1.ListFloorChannelsResponse {
 		return &tandemv1.ListFloorChannelsResponse{Channels: f.floorChannels(name)}
 	})
+}
+
+func (s *service) Drain(ctx context.Context, req *connect.Request[tandemv1.DrainRecorderRequest]) (*connect.Response[tandemv1.DrainRecorderResponse], error) {
+	return command(ctx, s.loop, func(_ time.Time, f *floor) (*tandemv1.DrainRecorderResponse, error) {
+		r, err := f.commanded(req.Msg.GetRecorder())
+		if err != nil {
+			return nil, err
+		}
+		r.drain = &tandemv1.DrainRequest{Undo: req.Msg.GetUndo()}
+		f.log.Info("drain asked for", "recorder", r.name, "undo", r.drain.Undo)
+		return &tandemv1.DrainRecorderResponse{Channels: uint32(f.channelsOn(r.name))}, nil
+	})
+}
+
+func (s *service) Move(ctx context.Context, req *connect.Request[tandemv1.MoveRequest]) (*connect.Response[tandemv1.MoveResponse], error) {
+	return command(ctx, s.loop, func(now time.Time, f *floor) (*tandemv1.MoveResponse, error) {
+		to, err := f.commanded(req.Msg.GetTo())
+		if err != nil {
+			return nil, err
+		}
+		device, channels, err := f.named(req.Msg.GetTurret(), req.Msg.GetChannel())
+		if err != nil {
+			return nil, err
+		}
+		n, err := f.moveTo(now, channels, device, to)
+		if err != nil {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+		}
+		f.log.Info("move asked for", "turret", req.Msg.GetTurret(), "channel", req.Msg.GetChannel(), "recorder", to.name, "channels", n)
+		return &tandemv1.MoveResponse{Channels: uint32(n)}, nil
+	})
+}
+
+func (s *service) Rebalance(ctx context.Context, req *connect.Request[tandemv1.RebalanceRequest]) (*connect.Response[tandemv1.RebalanceResponse], error) {
+	return command(ctx, s.loop, func(now time.Time, f *floor) (*tandemv1.RebalanceResponse, error) {
+		moves := f.rebalance()
+		res := &tandemv1.RebalanceResponse{}
+		for _, m := range moves {
+			res.Moves = append(res.Moves, &tandemv1.TurretMove{
+				Turret: string(m.Device), Session: string(m.Session), From: string(m.Recorder), To: string(m.To), Channels: uint32(m.Channels),
+			})
+		}
+		if !req.Msg.GetDryRun() {
+			f.log.Info("rebalance asked for", "turrets", len(moves))
+			f.level(now, moves)
+		}
+		return res, nil
+	})
+}
+
+// commanded finds a recorder that somebody has plans for; it must be there to have them.
+func (f *floor) commanded(name string) (*recorder, error) {
+	r := f.recorders[call.RecorderName(name)]
+	if r == nil {
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no recorder %q in group %s; there are %v", name, f.group, f.sortedNames()))
+	}
+	if !r.up() {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("recorder %s is %s: %s", name, r.stateWord(), r.reason()))
+	}
+	return r, nil
+}
+
+// named finds the channels of a turret, or the one channel, that a command names.
+func (f *floor) named(turret, id string) (call.DeviceID, []*channel, error) {
+	if (turret == "") == (id == "") {
+		return "", nil, connect.NewError(connect.CodeInvalidArgument, errors.New("want a turret or a channel"))
+	}
+	if turret != "" {
+		if s, channels := f.turret(turret); s != nil {
+			return s.Device, channels, nil
+		}
+		return "", nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("nobody is logged on as or at %q", turret))
+	}
+	ch := f.channels[call.ChannelID(id)]
+	if ch == nil {
+		return "", nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no channel %q", id))
+	}
+	var device call.DeviceID
+	if s := f.sessions[ch.Channel.Session]; s != nil {
+		device = s.Device
+	}
+	return device, []*channel{ch}, nil
+}
+
+// channelsOn counts the channels that a recorder holds or is about to.
+func (f *floor) channelsOn(name call.RecorderName) int {
+	n := 0
+	for _, ch := range f.channels {
+		if ch.recorder == name || slices.ContainsFunc(ch.leaving, func(p port) bool { return p.recorder == name }) {
+			n++
+		}
+	}
+	return n
+}
+
+// command asks the owner loop to do something, which it may refuse.
+func command[T any](ctx context.Context, l *loop, do func(time.Time, *floor) (*T, error)) (*connect.Response[T], error) {
+	var got *T
+	var refused error
+	err := l.ask(ctx, func(now time.Time, f *floor) {
+		if f.epoch == 0 {
+			refused = connect.NewError(connect.CodeFailedPrecondition, errNoAuthority)
+			return
+		}
+		got, refused = do(now, f)
+	})
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("ask director: %w", err))
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	return connect.NewResponse(got), nil
 }
 
 // answer asks the owner loop.
@@ -62,7 +174,13 @@ func (f *floor) status(now time.Time, cfg Config) *tandemv1.StatusResponse {
 			d.Attached++
 		}
 	}
-	status := &tandemv1.StatusResponse{Site: cfg.Site, Generated: stamp(now), Directors: []*tandemv1.DirectorStatus{d}, Alarms: f.alarmList()}
+	moving, unrecorded := f.unsettled()
+	d.Moving, d.Unrecorded = uint32(moving), uint32(unrecorded)
+	spare := f.spare()
+	status := &tandemv1.StatusResponse{
+		Site: cfg.Site, Generated: stamp(now), Directors: []*tandemv1.DirectorStatus{d}, Alarms: f.alarmList(),
+		Headroom: []*tandemv1.Headroom{{Group: cfg.Group, Enough: spare.Enough, Busiest: string(spare.Busiest), Text: spare.Text}},
+	}
 	for _, name := range f.sortedNames() {
 		r := f.recorders[name]
 		score, _ := placement.Score(now, f.limits, r.candidate(f.group), 0)
@@ -114,12 +232,15 @@ func (f *floor) turrets() []*tandemv1.Turret {
 func (f *floor) floorChannels(name call.RecorderName) []*tandemv1.FloorChannel {
 	list := make([]*tandemv1.FloorChannel, 0, len(f.channels))
 	for _, ch := range f.channels {
-		if name != "" && ch.recorder != name {
+		if name != "" && ch.recorder != name && !slices.ContainsFunc(ch.leaving, func(p port) bool { return p.recorder == name }) {
 			continue
 		}
 		p := &tandemv1.FloorChannel{
 			Channel: ch.proto(f.sessions[ch.Channel.Session]), Recorder: string(ch.recorder), Reason: ch.reason,
 			State: ch.state(), Text: ch.text, Endpoint: endpointProto(ch.endpoint), Codec: codecs[ch.terms.Codec],
+		}
+		for _, old := range ch.leaving {
+			p.Leaving = append(p.Leaving, string(old.recorder))
 		}
 		for _, l := range ch.legs {
 			if l.end.IsZero() {

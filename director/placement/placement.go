@@ -104,6 +104,14 @@ func (e *NoneError) Error() string {
 // scores are told apart by the turret's own stable order of recorders. The
 // error is a *NoneError.
 func Choose(now time.Time, req Request, recorders []Recorder) (Choice, error) {
+	choice, none := choose(now, req, recorders)
+	if none != nil {
+		return Choice{}, none
+	}
+	return choice, nil
+}
+
+func choose(now time.Time, req Request, recorders []Recorder) (Choice, *NoneError) {
 	sorted := slices.SortedFunc(slices.Values(recorders), func(a, b Recorder) int { return cmp.Compare(a.Name, b.Name) })
 	none := &NoneError{Turret: req.Turret}
 	var fit []candidate

@@ -16,6 +16,7 @@ import (
 
 	"github.com/emiago/sipgo"
 	"github.com/emiago/sipgo/sip"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"tandem/director/provider"
@@ -31,6 +32,10 @@ const (
 	slowSwitch = 32 * time.Second
 	// byeWait is how long the answer to a BYE or a CANCEL matters to us.
 	byeWait = 4 * time.Second
+	// movesAtOnce is how many re-INVITEs wait for their answers at a time: as
+	// many as the switch answers, without more of them being lost on the way
+	// than its socket holds.
+	movesAtOnce = 64
 	// glareTries is how often a re-INVITE is repeated after 491.
 	glareTries = 4
 )
@@ -49,7 +54,8 @@ type agent struct {
 	client *sipgo.Client
 	server *sipgo.Server
 
-	queue *queue
+	dials *queue // new dialogs, paced: a floor that logs on must not drown the switch
+	moves *queue // re-INVITEs, of which movesAtOnce are under way at a time
 	pace  *rate.Limiter
 	tasks sync.WaitGroup
 
@@ -80,7 +86,7 @@ func newAgent(cfg Config, emit func(provider.Event)) (*agent, error) {
 	a := &agent{
 		user: cfg.User, password: cfg.Password, gate: cfg.Gate, metrics: cfg.Metrics, log: cfg.Log,
 		local: udp.LocalAddr().(*net.UDPAddr).AddrPort(), udp: udp, tcp: tcp,
-		emit: emit, queue: newQueue(), pace: rate.NewLimiter(rate.Limit(cfg.AttachRate), max(1, cfg.AttachRate/10)),
+		emit: emit, dials: newQueue(), moves: newQueue(), pace: rate.NewLimiter(rate.Limit(cfg.AttachRate), max(1, cfg.AttachRate/10)),
 		channels: make(map[call.ChannelID]*attachment), byCallID: make(map[string]*attachment),
 	}
 	a.local = netip.AddrPortFrom(a.local.Addr().Unmap(), a.local.Port())
@@ -182,17 +188,61 @@ func (a *agent) listening(ctx context.Context) error {
 	}
 }
 
-// dispatch dials one queued channel for each token of the pace.
+// enqueue notes an attempt: a re-INVITE when there is a dialog, a dial otherwise.
+func (a *agent) enqueue(req provider.Attach) {
+	a.mu.Lock()
+	at := a.channels[req.Channel]
+	moving := at != nil && at.dialog != nil
+	a.mu.Unlock()
+	if moving {
+		a.moves.push(req)
+	} else {
+		a.dials.push(req)
+	}
+}
+
+// dispatch makes the queued attempts until ctx ends.
 func (a *agent) dispatch(ctx context.Context) error {
-	for a.queue.wait(ctx) {
+	var g errgroup.Group
+	g.Go(func() error { return a.dialAll(ctx) })
+	g.Go(func() error { return a.moveAll(ctx) })
+	return g.Wait()
+}
+
+// dialAll dials one queued channel for each token of the pace.
+func (a *agent) dialAll(ctx context.Context) error {
+	for a.dials.wait(ctx) {
 		if a.pace.Wait(ctx) != nil {
 			return nil
 		}
-		req, ok := a.queue.pop() // after the token: what came meanwhile may be dearer
+		req, ok := a.dials.pop() // after the token: what came meanwhile may be dearer
 		if !ok {
 			continue
 		}
 		a.tasks.Go(func() { a.attach(ctx, req) })
+	}
+	return nil
+}
+
+// moveAll moves queued channels, the dearest first: nobody records many of
+// them until they have moved.
+func (a *agent) moveAll(ctx context.Context) error {
+	places := make(chan struct{}, movesAtOnce)
+	for a.moves.wait(ctx) {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		req, ok := a.moves.pop()
+		if !ok {
+			<-places
+			continue
+		}
+		a.tasks.Go(func() {
+			defer func() { <-places }()
+			a.attach(ctx, req)
+		})
 	}
 	return nil
 }
@@ -216,7 +266,8 @@ func (a *agent) adopt(channel call.ChannelID, blob []byte) {
 
 // detach ends whatever there is of a channel, a running attempt included.
 func (a *agent) detach(channel call.ChannelID) {
-	a.queue.remove(channel)
+	a.dials.remove(channel)
+	a.moves.remove(channel)
 	a.mu.Lock()
 	at := a.channels[channel]
 	if at == nil {

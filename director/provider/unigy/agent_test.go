@@ -198,7 +198,7 @@ func newDialer(t *testing.T, change func(*Config)) *dialer {
 }
 
 func (d *dialer) ask(u *uas, channel call.ChannelID, port int) {
-	d.queue.push(provider.Attach{Channel: channel, Address: u.uri(channel), Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: port}})
+	d.enqueue(provider.Attach{Channel: channel, Address: u.uri(channel), Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: port}})
 }
 
 // expect returns the next event, which must be a T.
@@ -229,7 +229,7 @@ func TestAttachMoveDetach(t *testing.T) {
 			u := newUAS(t, func(u *uas, _ int, req *sip.Request, tx sip.ServerTransaction) { u.ok(req, tx, sdpAnswer()) })
 			d := newDialer(t, nil)
 			address := u.uri("s1.m1.A") + ";transport=" + transport
-			d.queue.push(provider.Attach{Channel: "s1.m1.A", Address: address, Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_000}})
+			d.enqueue(provider.Attach{Channel: "s1.m1.A", Address: address, Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_000}})
 			got := expect[provider.Attached](d)
 			if got.Codec != media.PCMA || got.PayloadType != 8 || !got.Mux || got.Remote.Port != 30_000 || got.Endpoint.Port != 20_000 {
 				t.Fatalf("attached %+v", got)
@@ -242,7 +242,7 @@ func TestAttachMoveDetach(t *testing.T) {
 				t.Fatalf("acknowledged CSeq %d of INVITE %d", ack.CSeq().SeqNo, first.CSeq().SeqNo)
 			}
 
-			d.queue.push(provider.Attach{Channel: "s1.m1.A", Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_002}})
+			d.enqueue(provider.Attach{Channel: "s1.m1.A", Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_002}})
 			moved := expect[provider.Attached](d)
 			second := u.next(sip.INVITE)
 			if second.CallID().Value() != first.CallID().Value() || second.CSeq().SeqNo != first.CSeq().SeqNo+1 {
@@ -512,9 +512,9 @@ func TestHandsetsFirst(t *testing.T) {
 	u := newUAS(t, func(u *uas, _ int, req *sip.Request, tx sip.ServerTransaction) { u.ok(req, tx, sdpAnswer()) })
 	d := newDialer(t, func(c *Config) { c.AttachRate = 10 })
 	for i := range 3 {
-		d.queue.push(provider.Attach{Channel: call.ChannelID(fmt.Sprint("spk", i)), Address: u.uri("spk"), Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_000}, Rank: 1})
+		d.enqueue(provider.Attach{Channel: call.ChannelID(fmt.Sprint("spk", i)), Address: u.uri("spk"), Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_000}, Rank: 1})
 	}
-	d.queue.push(provider.Attach{Channel: "hs", Address: u.uri("hs"), Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_000}, Rank: 0})
+	d.enqueue(provider.Attach{Channel: "hs", Address: u.uri("hs"), Endpoint: provider.Endpoint{Host: "127.0.0.1", Port: 20_000}, Rank: 0})
 	began := time.Now()
 	var order []call.ChannelID
 	for range 4 {

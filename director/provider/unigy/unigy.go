@@ -83,7 +83,7 @@ func (p *Provider) SIPAddr() netip.AddrPort { return p.agent.local }
 
 // Attach asks for a channel's media. provider.Attached or
 // provider.AttachFailed answers, unless the channel is detached before.
-func (p *Provider) Attach(req provider.Attach) { p.agent.queue.push(req) }
+func (p *Provider) Attach(req provider.Attach) { p.agent.enqueue(req) }
 
 // Detach ends a channel's dialog, or the attempt to make one. Nothing answers.
 func (p *Provider) Detach(channel call.ChannelID) { p.agent.detach(channel) }
