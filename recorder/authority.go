@@ -26,9 +26,11 @@ type fence struct {
 	now atomic.Pointer[authority] // never nil; read without waiting for an order in progress
 }
 
+// authority is what the fence keeps on disk.
 type authority struct {
-	Epoch  uint64 `json:"epoch"`
-	Holder string `json:"holder"`
+	Epoch    uint64 `json:"epoch"`
+	Holder   string `json:"holder"`
+	Draining bool   `json:"draining,omitempty"` // nothing new is taken until a director says otherwise
 }
 
 // openFence reads what the recorder promised before it stopped.
@@ -75,17 +77,36 @@ func (f *fence) obey(order *tandemv1.Order, act func() error) error {
 	if refusal := judge(f.group, f.seen(), order); refusal != nil {
 		return f.refuse(order, refusal)
 	}
-	if next := (authority{order.GetEpoch(), order.GetDirector()}); next != f.seen() {
-		text, err := json.Marshal(next)
-		if err == nil {
-			err = durable.WriteFile(f.path, append(text, '\n'), 0o640)
-		}
-		if err != nil {
-			return connect.NewError(connect.CodeUnavailable, fmt.Errorf("keep epoch: %w", err))
-		}
-		f.now.Store(&next)
+	next := f.seen()
+	next.Epoch, next.Holder = order.GetEpoch(), order.GetDirector()
+	if err := f.keep(next); err != nil {
+		return unavailable(err)
 	}
 	return act()
+}
+
+// drain remembers that nothing new is to be taken, or that it is again. It is
+// for an order being obeyed.
+func (f *fence) drain(draining bool) error {
+	next := f.seen()
+	next.Draining = draining
+	return f.keep(next)
+}
+
+// keep puts next on disk, and then in force. The caller holds mu.
+func (f *fence) keep(next authority) error {
+	if next == f.seen() {
+		return nil
+	}
+	text, err := json.Marshal(next)
+	if err == nil {
+		err = durable.WriteFile(f.path, append(text, '\n'), 0o640)
+	}
+	if err != nil {
+		return fmt.Errorf("keep authority: %w", err)
+	}
+	f.now.Store(&next)
+	return nil
 }
 
 // seen is the newest epoch and who holds it. It never waits: heartbeats carry

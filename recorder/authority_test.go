@@ -52,7 +52,7 @@ func TestFenceRefuses(t *testing.T) {
 			t.Errorf("%v: got %v, want %v", c.order, got, c.want)
 		}
 	}
-	if got := f.seen(); got != (authority{4, "a"}) {
+	if got := f.seen(); got != (authority{Epoch: 4, Holder: "a"}) {
 		t.Errorf("a refused order changed the fence: %+v", got)
 	}
 }

@@ -14,9 +14,6 @@ import (
 	"tandem/recorder/catalog"
 )
 
-// heartbeat is the period of Watch's heartbeats.
-const heartbeat = 100 * time.Millisecond
-
 // control answers directors. Everything that changes something goes through the fence.
 type control struct {
 	tandemv1connect.UnimplementedRecorderServiceHandler
@@ -40,7 +37,7 @@ func (c *control) Inventory(ctx context.Context, _ *connect.Request[tandemv1.Inv
 func (c *control) Fence(ctx context.Context, r *connect.Request[tandemv1.FenceRequest]) (*connect.Response[tandemv1.FenceResponse], error) {
 	var inventory *tandemv1.Inventory
 	err := c.fence.obey(r.Msg.GetOrder(), func() (err error) {
-		inventory, err = c.inventory(ctx, authority{r.Msg.GetOrder().GetEpoch(), r.Msg.GetOrder().GetDirector()})
+		inventory, err = c.inventory(ctx, authority{Epoch: r.Msg.GetOrder().GetEpoch(), Holder: r.Msg.GetOrder().GetDirector()})
 		return err
 	})
 	if err != nil {
@@ -114,18 +111,28 @@ func (c *control) PutRecords(ctx context.Context, r *connect.Request[tandemv1.Pu
 	return connect.NewResponse(&tandemv1.PutRecordsResponse{}), nil
 }
 
-// Watch sends a heartbeat every 100 ms; every tenth carries the load, and so
-// does one sent at once when readiness changes.
+func (c *control) Drain(_ context.Context, r *connect.Request[tandemv1.DrainRequest]) (*connect.Response[tandemv1.DrainResponse], error) {
+	err := c.fence.obey(r.Msg.GetOrder(), func() error {
+		return unavailable(c.fence.drain(!r.Msg.GetUndo()))
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.reporter.look()
+	return connect.NewResponse(&tandemv1.DrainResponse{}), nil
+}
+
+// Watch sends a heartbeat for every beat of the control loop, ten a second;
+// each tenth carries the load, and so does one sent at once when readiness
+// changes.
 func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
 	defer c.watch.join(r.Msg.GetDirector())()
-	ticker := time.NewTicker(heartbeat)
-	defer ticker.Stop()
 	var sent *tandemv1.Load
 	for sequence := uint64(1); ; sequence++ {
-		latest, changed := c.reporter.latest()
-		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: c.fence.seen().Epoch, BootId: c.boot}
-		if latest != sent {
-			m.Load, sent = latest, latest
+		latest, changed := c.reporter.last()
+		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: c.fence.seen().Epoch, BootId: c.boot, Packets: latest.packets, Talking: uint32(latest.talking)}
+		if latest.load != sent {
+			m.Load, sent = latest.load, latest.load
 		}
 		if err := stream.Send(m); err != nil {
 			return err
@@ -134,7 +141,6 @@ func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRe
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		case <-ticker.C:
 		}
 	}
 }

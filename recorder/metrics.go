@@ -46,7 +46,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	report, _ := c.reporter.latest()
+	latest, _ := c.reporter.last()
+	report := latest.load
 	ready := 0.0
 	if report.GetReady() {
 		ready = 1

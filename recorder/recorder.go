@@ -121,7 +121,7 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 		slog.Warn("legs interrupted by the last stop", "legs", interrupted, "last_good", lastGood)
 	}
 	r.compactor = compact.New(cfg.compactor(journalDir, mediaDir), r.catalog)
-	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog}
+	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog, fence: fence}
 	if err := r.reporter.start(); err != nil {
 		return nil, err
 	}

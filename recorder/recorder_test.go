@@ -24,6 +24,7 @@ type bench struct {
 	cfg     Config
 	control tandemv1connect.RecorderServiceClient
 	media   tandemv1connect.MediaServiceClient
+	epoch   uint64 // of orders
 	stop    func()
 }
 
@@ -41,7 +42,7 @@ func newBench(t *testing.T) *bench {
 	cfg.Media.Keep, cfg.Limits.Reserve, cfg.Limits.MaxChannels = keepAll, 0, 3
 	client := rpc.NewClient()
 	t.Cleanup(client.CloseIdleConnections)
-	b := &bench{t: t, cfg: cfg, control: tandemv1connect.NewRecorderServiceClient(client, "http://"+at), media: tandemv1connect.NewMediaServiceClient(client, "http://"+at)}
+	b := &bench{t: t, cfg: cfg, epoch: 2, control: tandemv1connect.NewRecorderServiceClient(client, "http://"+at), media: tandemv1connect.NewMediaServiceClient(client, "http://"+at)}
 	b.start()
 	t.Cleanup(func() { b.stop() })
 	return b
@@ -73,16 +74,39 @@ func (b *bench) until(what string, done func() bool) {
 	}
 }
 
+// ready says whether the recorder is up and takes channels, but for a drain.
 func (b *bench) ready() bool {
 	ctx, cancel := context.WithTimeout(b.t.Context(), time.Second)
 	defer cancel()
 	stream, err := b.control.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: "a", Group: "primary"}))
-	return err == nil && stream.Receive() && stream.Msg().GetLoad().GetReady()
+	return err == nil && stream.Receive() && (stream.Msg().GetLoad().GetReady() || stream.Msg().GetLoad().GetReason() == "draining")
+}
+
+// watch gives every heartbeat to each until that says enough.
+func (b *bench) watch(what string, each func(*tandemv1.WatchResponse) (enough bool)) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	defer cancel()
+	stream, err := b.control.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: "a", Group: "primary"}))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for stream.Receive() {
+		if each(stream.Msg()) {
+			return
+		}
+	}
+	b.t.Fatalf("not within ten seconds: %s: %v", what, stream.Err())
+}
+
+func (b *bench) drain(epoch uint64, undo bool) error {
+	_, err := b.control.Drain(b.t.Context(), connect.NewRequest(&tandemv1.DrainRequest{Order: order(epoch, "a"), Undo: undo}))
+	return err
 }
 
 func (b *bench) open(ids ...string) []*tandemv1.OpenedChannel {
 	b.t.Helper()
-	r := &tandemv1.OpenChannelsRequest{Order: order(2, "a")}
+	r := &tandemv1.OpenChannelsRequest{Order: order(b.epoch, "a")}
 	for _, id := range ids {
 		r.Channels = append(r.Channels, &tandemv1.OpenChannel{Channel: &tandemv1.Channel{Id: id, Copy: "A", Mix: "m1", Session: &tandemv1.Session{Id: "s"}}})
 	}
@@ -262,6 +286,79 @@ func TestContinuesAnother(t *testing.T) {
 	_, gaps := b.export("a")
 	if len(gaps) != 1 || gaps[0].Cause != "failover" || gaps[0].From.AsTime().Sub(since).Abs() > time.Millisecond || gaps[0].To.AsTime().Sub(begin).Abs() > time.Second {
 		t.Errorf("gaps %v", gaps)
+	}
+}
+
+// A draining recorder says so at once, takes nothing new, goes on with what it
+// has, and remembers it through a restart and a newer director.
+func TestDrain(t *testing.T) {
+	b := newBench(t)
+	b.open("a")
+	reason := func() (reason string) {
+		b.watch("a load", func(m *tandemv1.WatchResponse) bool {
+			reason = m.GetLoad().GetReason()
+			return m.Load != nil && reason != "starting"
+		})
+		return reason
+	}
+	if err := b.drain(1, false); refusalOf(t, err) != tandemv1.Refusal_REASON_STALE_EPOCH || reason() != "" {
+		t.Errorf("a stale order was obeyed: %v", err)
+	}
+	asked, told := false, time.Time{}
+	b.watch("word of the drain", func(m *tandemv1.WatchResponse) bool {
+		if !asked {
+			if err := b.drain(2, false); err != nil {
+				t.Fatal(err)
+			}
+			asked, told = true, time.Now()
+		}
+		return m.GetLoad().GetReason() == "draining" && !m.Load.Ready
+	})
+	if late := time.Since(told); late > 90*time.Millisecond {
+		t.Errorf("told after %v", late)
+	}
+	if got := b.open("a", "b"); got[0].Refused != "" || got[1].Refused != refusedNotReady {
+		t.Errorf("opened while draining: %v", got)
+	}
+	b.stop()
+	b.start()
+	if got := reason(); got != "draining" || b.held()["a"] == nil {
+		t.Errorf("after a restart: %q, held %v", got, b.held())
+	}
+	if _, err := b.control.Fence(t.Context(), connect.NewRequest(&tandemv1.FenceRequest{Order: order(4, "a")})); err != nil {
+		t.Fatal(err)
+	}
+	b.epoch = 4
+	if got := b.open("b"); got[0].Refused != refusedNotReady {
+		t.Errorf("a newer epoch ended the drain: %v", got)
+	}
+	if err := b.drain(4, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.open("b"); got[0].Refused != "" {
+		t.Errorf("not opened at once after the drain: %v", got)
+	}
+}
+
+// Heartbeats count packets and say how many channels talk.
+func TestHeartbeats(t *testing.T) {
+	b := newBench(t)
+	opened := b.open("a", "b")
+	b.say(opened[0].Endpoint, 0, 10)
+	sequence, beats := uint64(0), 0
+	b.watch("the packets", func(m *tandemv1.WatchResponse) bool {
+		if sequence++; m.Sequence != sequence {
+			t.Errorf("heartbeat %d follows %d", m.Sequence, sequence-1)
+		}
+		return m.Packets == 10 && m.Talking == 1
+	})
+	began := time.Now()
+	b.watch("a second", func(m *tandemv1.WatchResponse) bool {
+		beats++
+		return time.Since(began) > time.Second && m.Talking == 0
+	})
+	if beats < 8 || beats > 16 {
+		t.Errorf("%d heartbeats in a second", beats)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/recorder/catalog"
 	"tandem/recorder/compact"
@@ -14,8 +16,21 @@ import (
 	"tandem/recorder/load"
 )
 
-// reporter measures the recorder each second, decides on readiness ten times
-// a second, and wakes whoever waits when a report is out.
+const (
+	// heartbeat is the period of Watch's heartbeats.
+	heartbeat = 100 * time.Millisecond
+	// measureEvery is how often the process and its machine are measured.
+	measureEvery = time.Second
+)
+
+// reporter is the recorder's control loop. Ten times a second it looks at the
+// marks that sweeping and writing leave at their work, decides on readiness,
+// and beats; Watch sends a heartbeat for a beat and for nothing else. So a
+// recorder whose loop hangs is silent, and one that answers and records
+// nothing says so.
+//
+// The loop waits for no disk: a slow one must not look like a dead recorder.
+// What may wait is measured beside it.
 type reporter struct {
 	cfg         Config
 	journal     *journal.Writer
@@ -23,33 +38,59 @@ type reporter struct {
 	compactor   *compact.Compactor
 	attachments *attachments
 	catalog     *catalog.Catalog
+	fence       *fence
 	meter       *load.Meter
+	wake        chan struct{} // look before the next beat is due
 
 	mu      sync.Mutex
-	report  *tandemv1.Load // never changed once published
-	changed chan struct{}  // closed when report is replaced
-	legs    uint32
+	latest  beat
+	changed chan struct{} // closed when latest is replaced
+	measure measurement
 	stale   bool // legs must be counted again
+}
+
+// beat is what the control loop found. It does not change once it is out.
+type beat struct {
+	load    *tandemv1.Load // the newest report
+	packets uint64
+	talking int
+}
+
+// measurement is what only a system call or a query can tell.
+type measurement struct {
+	usage load.Usage // At is zero before the first
+	legs  int
+	rate  float64 // packets a second since the one before
+	total uint64  // packets by then
 }
 
 // start gives the reporter, whose parts are set, its first report.
 func (r *reporter) start() (err error) {
-	r.changed, r.stale = make(chan struct{}), true
-	r.report = &tandemv1.Load{Reason: "starting"}
+	r.changed, r.wake, r.stale = make(chan struct{}), make(chan struct{}, 1), true
+	r.latest = beat{load: &tandemv1.Load{Reason: "starting"}}
 	r.meter, err = load.NewMeter(r.cfg.Dir)
 	return err
 }
 
-// latest is the newest report, and a channel that closes when there is a newer one.
-func (r *reporter) latest() (*tandemv1.Load, <-chan struct{}) {
+// last is the newest beat, and a channel that closes when there is a newer one.
+func (r *reporter) last() (beat, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.report, r.changed
+	return r.latest, r.changed
 }
 
+// ready says whether new channels are taken as of now, not of the last beat.
 func (r *reporter) ready() (bool, string) {
-	report, _ := r.latest()
-	return report.GetReady(), report.GetReason()
+	was, _ := r.last()
+	return r.decide(was.load, r.measured(), time.Now())
+}
+
+// look has the loop beat at once.
+func (r *reporter) look() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }
 
 // legsChanged has the legs counted again before the next report.
@@ -59,91 +100,127 @@ func (r *reporter) legsChanged() {
 	r.stale = true
 }
 
-// Run measures until ctx ends.
+func (r *reporter) measured() measurement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.measure
+}
+
+// Run beats until ctx ends.
 func (r *reporter) Run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error { r.measureAll(ctx); return nil })
+	g.Go(func() error { r.beatAll(ctx); return nil })
+	return g.Wait()
+}
+
+func (r *reporter) beatAll(ctx context.Context) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
-	var usage load.Usage
-	var packets uint64
 	for {
-		now := time.Now()
-		due := now.Sub(usage.At) >= time.Second-heartbeat/2
-		if due {
-			next, err := r.meter.Measure(ctx, now)
-			if err != nil && ctx.Err() == nil {
-				slog.Warn("load not measured", "err", err)
-			}
-			total := r.intake.Totals().Packets
-			rate := float64(total-packets) / now.Sub(usage.At).Seconds()
-			if usage.At.IsZero() {
-				rate = 0
-			}
-			usage, packets = next, total
-			r.publish(ctx, r.compose(usage, rate))
-		} else if was, _ := r.latest(); was.GetReady() != r.decide(was.GetReady(), usage.DiskFree).ready {
-			r.publish(ctx, r.compose(usage, was.GetPacketsPerS()))
-		}
+		r.publish(r.beat(time.Now()))
 		select {
 		case <-ctx.Done():
-			return nil
+			return
+		case <-r.wake:
 		case <-ticker.C:
 		}
 	}
 }
 
-type readiness struct {
-	ready  bool
-	reason string
+// beat looks once. The report is a new one when there is anything new in it.
+func (r *reporter) beat(now time.Time) beat {
+	was, _ := r.last()
+	m, p := r.measured(), r.intake.Pulse()
+	b := beat{load: was.load, packets: p.Packets, talking: p.Talking}
+	ready, reason := r.decide(was.load, m, now)
+	if fresh := !m.usage.At.IsZero() && !was.load.GetAt().AsTime().Equal(m.usage.At); fresh || ready != was.load.GetReady() {
+		b.load = r.compose(m)
+		b.load.Ready, b.load.Reason = ready, reason
+	}
+	return b
 }
 
-func (r *reporter) decide(was bool, diskFree uint64) (d readiness) {
-	d.ready, d.reason = load.Ready(was, load.Facts{
-		DiskFree: diskFree, Reserve: uint64(r.cfg.Limits.Reserve), JournalQueue: r.journal.Queue(), JournalErr: r.journal.Err(),
+func (r *reporter) decide(was *tandemv1.Load, m measurement, now time.Time) (ready bool, reason string) {
+	if m.usage.At.IsZero() {
+		return false, was.GetReason()
+	}
+	return load.Ready(was.GetReady() || was.GetAt() == nil, load.Facts{
+		Draining: r.fence.seen().Draining, Unswept: r.intake.Pulse().Unswept, JournalHangs: r.journal.Hangs(),
+		JournalQueue: r.journal.Queue(), JournalErr: r.journal.Err(),
+		Unmeasured: now.Sub(m.usage.At), DiskFree: m.usage.DiskFree, Reserve: uint64(r.cfg.Limits.Reserve),
 	})
-	return d
 }
 
-func (r *reporter) compose(u load.Usage, packetRate float64) *tandemv1.Load {
-	was, _ := r.latest()
-	d := r.decide(was.GetReady() || was.GetAt() == nil, u.DiskFree)
+func (r *reporter) compose(m measurement) *tandemv1.Load {
 	totals := r.intake.Totals()
+	u := m.usage
 	return &tandemv1.Load{
-		At: timeProto(u.At), Ready: d.ready, Reason: d.reason,
+		At:         timeProto(u.At),
 		CpuPercent: u.CPU, HostCpuPercent: u.HostCPU, MemoryBytes: u.Memory, Load1: u.Load1,
 		DiskFreeBytes: u.DiskFree, DiskTotalBytes: u.DiskTotal, DiskWriteMs: float64(r.journal.SyncP99().Microseconds()) / 1000,
 		JournalQueue: r.journal.Queue(), JournalLagBytes: uint64(r.compactor.Lag()), SocketDrops: totals.KernelDrops,
-		Channels: uint32(r.attachments.count()), MaxChannels: uint32(r.cfg.Limits.MaxChannels),
-		PacketsPerS: packetRate, MaxPacketsPerS: r.cfg.Limits.MaxPacketsPer, LostPackets: totals.Lost,
+		Channels: uint32(r.attachments.count()), MaxChannels: uint32(r.cfg.Limits.MaxChannels), Legs: uint32(m.legs),
+		PacketsPerS: m.rate, MaxPacketsPerS: r.cfg.Limits.MaxPacketsPer, LostPackets: totals.Lost,
 	}
 }
 
-// publish counts the legs when they changed and replaces the report.
-func (r *reporter) publish(ctx context.Context, report *tandemv1.Load) {
+func (r *reporter) publish(b beat) {
 	r.mu.Lock()
-	stale := r.stale
-	r.stale = false
-	r.mu.Unlock()
-	legs, counted := 0, false
-	if stale {
-		var err error
-		if legs, err = r.catalog.CountOpenLegs(ctx); err == nil {
-			counted = true
-		} else if ctx.Err() == nil {
-			slog.Warn("legs not counted", "err", err)
+	defer r.mu.Unlock()
+	if was := r.latest.load; was.GetReady() != b.load.GetReady() || was.GetReason() != b.load.GetReason() {
+		slog.Info("readiness", "ready", b.load.GetReady(), "reason", b.load.GetReason())
+	}
+	r.latest = b
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// measureAll measures until ctx ends; the loop takes what is there.
+func (r *reporter) measureAll(ctx context.Context) {
+	ticker := time.NewTicker(measureEvery)
+	defer ticker.Stop()
+	for {
+		r.measureOnce(ctx, time.Now())
+		r.look()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
+	}
+}
+
+func (r *reporter) measureOnce(ctx context.Context, now time.Time) {
+	next := measurement{legs: r.countLegs(ctx), total: r.intake.Pulse().Packets}
+	var err error
+	if next.usage, err = r.meter.Measure(ctx, now); err != nil && ctx.Err() == nil {
+		slog.Warn("load not measured", "err", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if counted {
-		r.legs = uint32(legs)
-	} else {
-		r.stale = r.stale || stale
+	if passed := now.Sub(r.measure.usage.At).Seconds(); !r.measure.usage.At.IsZero() && passed > 0 {
+		next.rate = float64(next.total-r.measure.total) / passed
 	}
-	report.Legs = r.legs
-	if was := r.report; was.GetReady() != report.GetReady() {
-		slog.Info("readiness", "ready", report.GetReady(), "reason", report.GetReason())
+	r.measure = next
+}
+
+// countLegs counts the legs when they changed.
+func (r *reporter) countLegs(ctx context.Context) int {
+	r.mu.Lock()
+	stale, legs := r.stale, r.measure.legs
+	r.stale = false
+	r.mu.Unlock()
+	if !stale {
+		return legs
 	}
-	r.report = report
-	close(r.changed)
-	r.changed = make(chan struct{})
+	counted, err := r.catalog.CountOpenLegs(ctx)
+	if err == nil {
+		return counted
+	}
+	if ctx.Err() == nil {
+		slog.Warn("legs not counted", "err", err)
+	}
+	r.legsChanged()
+	return legs
 }

@@ -106,7 +106,7 @@ func New(cfg Config, w *journal.Writer) (*Intake, error) {
 	}
 	for n := range cfg.shards() {
 		in.shards = append(in.shards, &shard{
-			number: uint16(n), journal: w, reports: in.reports, receiver: newReceiver(), tick: cfg.Tick,
+			number: uint16(n), journal: w, reports: in.reports, receiver: newReceiver(), tick: cfg.Tick, began: time.Now(),
 		})
 	}
 	return in, nil
@@ -337,6 +337,26 @@ func (in *Intake) Totals() Totals {
 	t.Rejected[Control] += in.reports.bad.Load()
 	t.LateP99, t.SweepP99 = p99(late), p99(took)
 	return t
+}
+
+// Pulse is what tells that an intake is alive, read from what its shards leave
+// at their work.
+type Pulse struct {
+	Packets uint64        // as in Totals
+	Talking int           // channels with a packet of RTP in the last 200 ms, as of the last whole sweep
+	Unswept time.Duration // for which some shard has not got on; 0 before Run
+}
+
+// Pulse costs a few loads a shard, however many channels there are.
+func (in *Intake) Pulse() (p Pulse) {
+	for _, sh := range in.shards {
+		p.Packets += sh.shown.packets.Load()
+		p.Talking += int(sh.shown.talking.Load())
+		if swept := sh.shown.swept.Load(); swept != 0 {
+			p.Unswept = max(p.Unswept, time.Since(sh.began)-time.Duration(swept))
+		}
+	}
+	return p
 }
 
 func p99(d []time.Duration) time.Duration {

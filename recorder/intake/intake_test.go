@@ -341,6 +341,29 @@ func TestSequenceJumpIsKept(t *testing.T) {
 }
 
 // A flood on one port costs what a few channels do, and nothing to the others.
+// Others learn from what a shard leaves at its work that it works, and who talks.
+func TestPulse(t *testing.T) {
+	r := newRig(t, nil)
+	if p := r.Pulse(); p != (Pulse{}) {
+		t.Errorf("before Run: %+v", p)
+	}
+	r.runJournal()
+	r.runIntake()
+	talker, _ := r.open(1)
+	r.open(2)
+	sendRange(t, talker, 7, 0, 5)
+	r.wait("one channel talks", func() bool { p := r.Pulse(); return p.Talking == 1 && p.Packets == 5 })
+	r.wait("nobody talks", func() bool { return r.Pulse().Talking == 0 })
+	if p := r.Pulse(); p.Unswept > 300*time.Millisecond {
+		t.Errorf("a shard that sweeps every %v has not got on for %v", r.cfg.Tick, p.Unswept)
+	}
+	stuck := make(chan struct{})
+	r.shards[0].ask(func(*shard) { <-stuck })
+	r.wait("the stuck shard shows", func() bool { return r.Pulse().Unswept > 300*time.Millisecond })
+	close(stuck)
+	r.wait("it works again", func() bool { return r.Pulse().Unswept < 100*time.Millisecond })
+}
+
 func TestFloodIsBounded(t *testing.T) {
 	r := startRig(t, nil)
 	victim, _ := r.open(1)

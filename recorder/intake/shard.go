@@ -26,6 +26,11 @@ const (
 	sourceEvery = 16
 	// stallJoin is the pause between two stalls that are taken for one.
 	stallJoin = int64(2 * time.Second)
+	// talkTime is how old the newest packet of a channel that talks may be.
+	talkTime = int64(200 * time.Millisecond)
+	// markEvery is how many sockets are swept between two marks: a sweep that
+	// finds seconds of packets is long, and no standstill.
+	markEvery = 64
 )
 
 // shard sweeps its sockets, one after the other, in one goroutine.
@@ -54,6 +59,7 @@ type shard struct {
 	totals   Totals
 	rejected Rejected
 
+	began  time.Time // what shown.swept counts from
 	shown  shownTotals
 	timing timing
 	count  atomic.Int64 // streams, those on their way in included
@@ -63,6 +69,8 @@ type shard struct {
 type shownTotals struct {
 	packets, bytes, lost, drops atomic.Uint64
 	rejected                    [reasons]atomic.Uint64
+	talking                     atomic.Int64
+	swept                       atomic.Int64 // when the shard last got on, since began; 0: it does not run yet
 }
 
 // ask has f done by the shard before its next sweep.
@@ -89,6 +97,7 @@ func (sh *shard) obey() {
 
 // run sweeps every tick until ctx ends, and once more then.
 func (sh *shard) run(ctx context.Context, phase time.Duration) {
+	sh.mark()
 	next := time.Now().Add(phase)
 	timer := time.NewTimer(phase)
 	defer timer.Stop()
@@ -143,17 +152,27 @@ func (sh *shard) sweepAll(at int64) bool {
 	if !sh.room() {
 		return false
 	}
-	first := min(sh.resume, len(sh.streams))
+	first, talking := min(sh.resume, len(sh.streams)), int64(0)
 	for n := range sh.streams {
 		i := (first + n) % len(sh.streams)
 		if !sh.drain(sh.streams[i], at) {
 			sh.resume = i
 			return false
 		}
+		if at-sh.streams[i].last < talkTime {
+			talking++
+		}
+		if n%markEvery == 0 {
+			sh.mark()
+		}
 	}
 	sh.resume = 0
+	sh.shown.talking.Store(talking)
 	return true
 }
+
+// mark leaves word that the shard gets on with its work.
+func (sh *shard) mark() { sh.shown.swept.Store(int64(time.Since(sh.began))) }
 
 // hold remembers that the journal took nothing at this time.
 func (sh *shard) hold(at int64) {
@@ -289,7 +308,7 @@ func (sh *shard) put(s *stream, d datagram) {
 	sh.deliver()
 	if !sh.room() || !sh.draft.Add(s.num, d.arrival, d.data) {
 		s.dropped[dropDisk].add(s.seen, d.arrival, 1)
-		sh.mark(s)
+		sh.noteDrops(s)
 	}
 }
 
@@ -297,7 +316,7 @@ func (sh *shard) reject(s *stream, why Reason, arrival int64) {
 	s.reject(why, arrival)
 	sh.rejected[why]++
 	if why == Flood || why == ForeignSSRC {
-		sh.mark(s)
+		sh.noteDrops(s)
 	}
 }
 
@@ -325,10 +344,10 @@ func (sh *shard) overflowed(s *stream, drops uint32, arrival int64) {
 	s.dropped[kind].add(s.seen, arrival, n)
 	s.shown.drops.Add(n)
 	sh.totals.KernelDrops += n
-	sh.mark(s)
+	sh.noteDrops(s)
 }
 
-func (sh *shard) mark(s *stream) {
+func (sh *shard) noteDrops(s *stream) {
 	if !s.noted {
 		s.noted = true
 		sh.noted = append(sh.noted, s)
@@ -385,6 +404,7 @@ func (sh *shard) settle() {
 
 // show publishes the shard's totals.
 func (sh *shard) show() {
+	sh.mark()
 	sh.shown.packets.Store(sh.totals.Packets)
 	sh.shown.bytes.Store(sh.totals.Bytes)
 	sh.shown.lost.Store(sh.totals.Lost)

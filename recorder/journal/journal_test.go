@@ -567,8 +567,10 @@ func TestSlowDiskPushesBack(t *testing.T) {
 	if err := w.Note(Note{Opened: new(channel(2))}); !errors.Is(err, ErrFull) {
 		t.Errorf("note into a full queue: %v", err)
 	}
+	eventually(t, "word of the hanging disk", func() bool { return w.Hangs() > 20*time.Millisecond })
 	close(release)
 	eventually(t, "an empty queue", func() bool { return w.Queue() == 0 })
+	eventually(t, "word of the disk being back", func() bool { return w.Hangs() < 20*time.Millisecond })
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

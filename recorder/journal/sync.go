@@ -140,6 +140,15 @@ func (s *syncer) close(f *file) {
 	}
 }
 
+func (s *syncer) hangs(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.began.IsZero() {
+		return 0
+	}
+	return now.Sub(s.began)
+}
+
 func (s *syncer) p99(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -71,9 +71,10 @@ func (c Config) validate() error {
 // Writer writes a journal. Its methods are safe for concurrent use; the
 // writing itself happens inside Run.
 type Writer struct {
-	cfg  Config
-	dir  string
-	lock *os.File
+	cfg    Config
+	dir    string
+	opened time.Time
+	lock   *os.File
 
 	free  chan *Draft
 	queue chan entry
@@ -83,6 +84,7 @@ type Writer struct {
 	blocks atomic.Uint64
 	bytes  atomic.Uint64
 	broken atomic.Pointer[error]
+	began  atomic.Int64 // the write in progress, since opened; 0: none
 
 	taps  taps
 	syncs syncer
@@ -153,6 +155,7 @@ func Open(dir string, cfg Config) (*Writer, error) {
 	w := &Writer{
 		cfg:     cfg,
 		dir:     dir,
+		opened:  time.Now(),
 		lock:    lock,
 		free:    make(chan *Draft, n),
 		queue:   make(chan entry, n+1),
@@ -259,6 +262,16 @@ func (w *Writer) Blocks() uint64 { return w.blocks.Load() }
 // seconds, one that still hangs included.
 func (w *Writer) SyncP99() time.Duration { return w.syncs.p99(time.Now()) }
 
+// Hangs is how long the write or the sync in progress has not come back; it
+// waits for neither.
+func (w *Writer) Hangs() time.Duration {
+	hangs := w.syncs.hangs(time.Now())
+	if began := w.began.Load(); began != 0 {
+		hangs = max(hangs, time.Since(w.opened)-time.Duration(began))
+	}
+	return hangs
+}
+
 // Err is why the journal cannot be written now, nil when it can.
 func (w *Writer) Err() error {
 	if err := w.broken.Load(); err != nil {
@@ -363,7 +376,9 @@ func (w *Writer) follow(notes []Note) {
 // it lose patience.
 func (w *Writer) put(ctx context.Context, d *Draft) error {
 	for {
+		w.began.Store(int64(time.Since(w.opened)))
 		err := w.try(d)
+		w.began.Store(0)
 		w.say(err)
 		if err == nil || w.outOfPatience(ctx) {
 			return err

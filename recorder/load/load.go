@@ -104,11 +104,24 @@ func shares(a, b sample) (own, host float64) {
 
 // Facts is what readiness depends on.
 type Facts struct {
+	Draining     bool
+	Unswept      time.Duration // since the intake last got on with its sockets
+	JournalHangs time.Duration // for which one write or sync has not come back
+	Unmeasured   time.Duration // since DiskFree was known
 	DiskFree     uint64
 	Reserve      uint64  // bytes that must stay free for what is already being recorded
 	JournalQueue float64 // 0-1
 	JournalErr   error   // the journal's last write failed
 }
+
+const (
+	// sweptWithin is six sweeps: an intake that takes longer takes nothing.
+	sweptWithin = 300 * time.Millisecond
+	// journalWithin is more than a write takes on a disk that is merely slow.
+	journalWithin = 2 * time.Second
+	// measuredWithin is for a disk that does not even say how full it is.
+	measuredWithin = 10 * time.Second
+)
 
 // Ready decides whether the recorder may be given new channels, and why not.
 // was is the decision before: a recorder that ran out of disk takes new
@@ -122,6 +135,14 @@ func Ready(was bool, f Facts) (ready bool, reason string) {
 	switch {
 	case f.JournalErr != nil:
 		return false, fmt.Sprintf("journal: %v", f.JournalErr)
+	case f.JournalHangs > journalWithin:
+		return false, fmt.Sprintf("journal: the disk has not answered for %v", f.JournalHangs.Round(time.Second))
+	case f.Unswept > sweptWithin:
+		return false, fmt.Sprintf("intake: sockets not read for %v", f.Unswept.Round(100*time.Millisecond))
+	case f.Unmeasured > measuredWithin:
+		return false, fmt.Sprintf("disk: not measured for %v", f.Unmeasured.Round(time.Second))
+	case f.Draining:
+		return false, "draining"
 	case f.DiskFree < reserve:
 		return false, fmt.Sprintf("disk: %s free, %s reserved", bytes(f.DiskFree), bytes(f.Reserve))
 	case f.JournalQueue >= 0.5:

@@ -21,6 +21,12 @@ func TestReady(t *testing.T) {
 		{"not quite back", false, Facts{DiskFree: 1099, Reserve: 1000}, false, "disk: 1.1 KiB free, 1000 B reserved"},
 		{"back", false, Facts{DiskFree: 1100, Reserve: 1000}, true, ""},
 		{"journal behind", true, Facts{JournalQueue: 0.5}, false, "journal: 50 % of its queue waits for the disk"},
+		{"journal hangs", true, Facts{JournalHangs: 2100 * time.Millisecond, Draining: true}, false, "journal: the disk has not answered for 2s"},
+		{"journal slow", true, Facts{JournalHangs: 2 * time.Second}, true, ""},
+		{"intake stuck", true, Facts{Unswept: 310 * time.Millisecond}, false, "intake: sockets not read for 300ms"},
+		{"intake late", true, Facts{Unswept: 290 * time.Millisecond}, true, ""},
+		{"disk dumb", true, Facts{Unmeasured: 11 * time.Second, DiskFree: 2000, Reserve: 1000}, false, "disk: not measured for 11s"},
+		{"draining", true, Facts{Draining: true}, false, "draining"},
 		{"journal failing", true, Facts{JournalErr: errors.New("no space")}, false, "journal: no space"},
 	} {
 		if got, reason := Ready(c.was, c.Facts); got != c.want || reason != c.reason {
