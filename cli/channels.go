@@ -19,10 +19,11 @@ func channelsCommand(i *invocation) *cli.Command {
 		Name:  "channels",
 		Usage: "which recorder holds what, when the last packet came, what was lost",
 		Description: `With --json an object a line: channel, session, user, user_name, device, mix, copy,
-sources[], recorder, reason, state, text, legs, endpoint, codec, opened,
+sources[], recorder, leaving[], reason, state, text, legs, endpoint, codec, opened,
 last_packet, packets, lost, rejected. STATE is the director's: waiting, placed,
 dialing, attached, lost, orphaned; "held" is a channel that a recorder has open
-and no director speaks for.`,
+and no director speaks for. A channel on its way from one recorder to another is
+open on both: "rec-2 <- rec-1", and "leaving" at the one it comes from.`,
 		Flags: []cli.Flag{&cli.StringFlag{Name: "recorder", Usage: "only those of the recorder `NAME`"}},
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
@@ -61,6 +62,7 @@ type channelRow struct {
 	recorder string
 	floor    *tandemv1.FloorChannel
 	held     *tandemv1.HeldChannel
+	leaving  bool // it is moving away from this recorder
 }
 
 // channels joins what the directors ordered with what the recorders hold.
@@ -109,9 +111,18 @@ func joinChannels(floor []answer[[]*tandemv1.FloorChannel], held []answer[*tande
 			rows[k].held = h
 		}
 	}
+	for _, a := range floor {
+		for _, f := range a.value {
+			for _, old := range f.Leaving {
+				if r := rows[key{f.Channel.GetId(), old}]; r != nil {
+					r.leaving = true
+				}
+			}
+		}
+	}
 	var all []channelRow
 	for _, r := range rows {
-		if recorder == "" || r.recorder == recorder {
+		if recorder == "" || r.recorder == recorder || slices.Contains(r.floor.GetLeaving(), recorder) {
 			all = append(all, *r)
 		}
 	}
@@ -128,10 +139,18 @@ func joinChannels(floor []answer[[]*tandemv1.FloorChannel], held []answer[*tande
 }
 
 func (r channelRow) state() string {
-	if r.floor == nil {
+	switch {
+	case r.leaving:
+		return "leaving"
+	case r.floor == nil:
 		return "held"
 	}
 	return r.floor.State
+}
+
+// place is the recorder, and those that the channel comes from.
+func (r channelRow) place() string {
+	return strings.Join(append([]string{orDash(r.recorder)}, r.floor.GetLeaving()...), " <- ")
 }
 
 func (r channelRow) reason() string {
@@ -186,7 +205,7 @@ func (i *invocation) channelsTable(rows []channelRow) {
 			why = strings.TrimSpace(r.floor.GetText())
 		}
 		t.add(text(r.channel.GetId()), text(r.channel.GetSession().GetDevice()), text(r.channel.GetSession().GetUserName()),
-			text(strings.Join(r.channel.GetSources(), " ")), text(orDash(r.recorder)), stateCell(r.state()), text(orDash(r.codec())),
+			text(strings.Join(r.channel.GetSources(), " ")), text(r.place()), stateCell(r.state()), text(orDash(r.codec())),
 			text(orDash(r.endpoint())), number("%d", r.floor.GetLegs()), last, lost, rejected, text(why))
 	}
 	i.print(&t)
@@ -202,6 +221,7 @@ type channelJSON struct {
 	Copy       string   `json:"copy"`
 	Sources    []string `json:"sources"`
 	Recorder   string   `json:"recorder"`
+	Leaving    []string `json:"leaving"`
 	Reason     string   `json:"reason"`
 	State      string   `json:"state"`
 	Text       string   `json:"text"`
@@ -217,7 +237,7 @@ type channelJSON struct {
 
 func (r channelRow) json() channelJSON {
 	c, s := r.channel, r.channel.GetSession()
-	return channelJSON{c.GetId(), s.GetId(), s.GetUser(), s.GetUserName(), s.GetDevice(), c.GetMix(), c.GetCopy(), list(c.GetSources()), r.recorder, r.reason(), r.state(),
+	return channelJSON{c.GetId(), s.GetId(), s.GetUser(), s.GetUserName(), s.GetDevice(), c.GetMix(), c.GetCopy(), list(c.GetSources()), r.recorder, list(r.floor.GetLeaving()), r.reason(), r.state(),
 		r.floor.GetText(), r.floor.GetLegs(), r.endpoint(), r.codec(), stampOf(r.held.GetOpened()), stampOf(r.held.GetLastPacket()), r.held.GetPackets(), r.held.GetLost(), r.held.GetRejected()}
 }
 

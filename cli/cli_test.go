@@ -16,6 +16,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"connectrpc.com/connect"
+
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/demo"
 	"tandem/internal/config"
@@ -48,6 +50,7 @@ func TestGolden(t *testing.T) {
 		{"verify_json", []string{"verify", "--json"}, ExitDone},
 		{"help", []string{"--help"}, ExitDone},
 		{"help_calls", []string{"help", "calls"}, ExitDone},
+		{"help_drain", []string{"help", "drain"}, ExitDone},
 		{"help_config", []string{"config", "--help"}, ExitDone},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -84,6 +87,7 @@ func TestErrors(t *testing.T) {
 		{nowhere, "listen t2 -o -", ExitUnreached, "no director answered"},
 		{nowhere, "verify", ExitUnreached, "no director answered"},
 		{`directors = []` + "\n" + `recorders = ["` + closedPort(t) + `"]`, "calls", ExitUnreached, "no recorder answered"},
+		{"directors = []\nrecorders = [\"" + site.recorderAt[0] + "\"]", "drain rec-1", ExitUsage, "no directors are configured; name one in /etc/tandem/recctl.toml or with --director ADDR"},
 		{site.config, "stauts", ExitUsage, `no command "stauts"; did you mean "status"?`},
 		{site.config, "config chek", ExitUsage, `did you mean "check"?`},
 		{site.config, "config", ExitUsage, "wants a command"},
@@ -135,6 +139,18 @@ func TestOneRecorderAway(t *testing.T) {
 	if r = recctl(t, site.config, "verify"); r.status != ExitFailed || !strings.Contains(r.errs, "1 of 2 recorders could not be checked") {
 		t.Errorf("%+v", r)
 	}
+}
+
+// During a failover and a drain status and channels say where things are.
+func TestOnTheMove(t *testing.T) {
+	site := newFakeSite(t)
+	status := site.director.status
+	status.Directors[0].Moving, status.Directors[0].Unrecorded = 12, 3
+	status.Recorders[1].State, status.Recorders[1].Reason = "draining", "draining"
+	status.Headroom[0].Enough, status.Headroom[0].Text = true, "could lose rec-1 and go on"
+	site.director.channels[2].Recorder, site.director.channels[2].Leaving = "rec-2", []string{"rec-1"}
+	golden(t, "status_moving", site.anonymous(recctl(t, site.config, "status").out))
+	golden(t, "channels_moving", site.anonymous(recctl(t, site.config, "channels").out))
 }
 
 // Recorders named in the configuration are found while no director answers.
@@ -204,8 +220,9 @@ func TestJSONFields(t *testing.T) {
 		of   any
 		want string
 	}{
-		{status, "alarms directors generated recorders site watchdogs"},
-		{first(status["directors"]), "authority_ms basis channels cti epoch group name preferred role sessions since"},
+		{status, "alarms directors generated headroom recorders site watchdogs"},
+		{first(status["directors"]), "attached authority_ms basis channels cti epoch group moving name preferred role sessions since unrecorded"},
+		{first(status["headroom"]), "busiest enough group text"},
 		{first(status["recorders"]), "catalog_lag channels cpu_percent disk_free_bytes disk_write_ms group legs lost_packets name packets_per_s priority reason score state"},
 		{first(status["alarms"]), "object severity since text what"},
 		{decode("calls"), "accuracy call device direction duration_ms end gap_ms group kind leg line parts party party_name recorders secondary source start state user"},
@@ -367,6 +384,46 @@ func TestListen(t *testing.T) {
 	site.recorders[0].broken = fmt.Errorf("channel closed for cause")
 	if r = recctl(t, site.config, "listen", "s2.m2.A", "-o", "-"); r.status != ExitFailed || !strings.Contains(r.errs, "closed for cause") {
 		t.Errorf("status %d, %s", r.status, r.errs)
+	}
+}
+
+// A channel that moves is followed to the recorder that has it then: when the
+// first one closes it, and when that one dies.
+func TestListenFollows(t *testing.T) {
+	packet := &tandemv1.ListenResponse{Codec: tandemv1.Codec_CODEC_PCMU, Payload: bytes.Repeat([]byte{0x90}, 160)}
+	for name, first := range map[string]*fakeRecorder{
+		"closed": {heard: []*tandemv1.ListenResponse{packet}, leaves: true},
+		"died":   {heard: []*tandemv1.ListenResponse{packet}, leaves: true, broken: connect.NewError(connect.CodeUnavailable, io.ErrUnexpectedEOF)},
+	} {
+		site := newFakeSite(t)
+		first.channels = []*tandemv1.HeldChannel{{Channel: channel(ann, "m1", "HS.L"), Opened: after(-time.Hour), LastPacket: after(0)}}
+		site.director.status.Recorders[1].Address = first.serve(t)
+		site.recorders[1].channels = []*tandemv1.HeldChannel{{Channel: channel(ann, "m1", "HS.L"), Opened: after(-time.Second)}}
+		site.recorders[1].heard = []*tandemv1.ListenResponse{packet, packet}
+		site.recorders[1].leaves = true
+		r := recctl(t, site.config, "listen", "t2", "-o", "-")
+		if want := media.WAVHeaderSize + 3*320; r.status != ExitDone || len(r.out) != want || !strings.Contains(r.errs, "s2.m1.A is at recorder rec-2") {
+			t.Errorf("%s: status %d, %d bytes, want %d, %s", name, r.status, len(r.out), want, r.errs)
+		}
+	}
+}
+
+// Who cannot be reached any more, and has no successor, is not waited for
+// longer than patience.
+func TestFollowEnds(t *testing.T) {
+	site := newFakeSite(t)
+	s := newSite(Config{Directors: []string{site.directorAt}, Timeout: DefaultConfig().Timeout}, nil)
+	line := tapped{peer{"rec-1", closedPort(t)}, site.recorders[0].channels[0]}
+	gone := exit(ExitUnreached, "connection refused")
+	if _, ok := s.follow(t.Context(), line, gone, time.Now().Add(glance/2)); ok {
+		t.Error("nobody holds it")
+	}
+	s.found = []peer{{"rec-1", site.recorderAt[0]}}
+	if next, ok := s.follow(t.Context(), line, gone, time.Now().Add(time.Minute)); !ok || next.peer.address != site.recorderAt[0] {
+		t.Error(next, ok)
+	}
+	if _, ok := s.follow(t.Context(), line, failed("broken"), time.Now().Add(time.Minute)); ok {
+		t.Error("followed after an error of the recorder's own")
 	}
 }
 

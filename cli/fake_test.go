@@ -11,11 +11,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
@@ -38,6 +41,30 @@ type fakeDirector struct {
 	status   *tandemv1.StatusResponse
 	turrets  []*tandemv1.Turret
 	channels []*tandemv1.FloorChannel
+	steps    [][]*tandemv1.FloorChannel // what a command makes of the channels, a look each; the last one stays
+	moves    []*tandemv1.TurretMove
+	ordered  proto.Message // the last command
+	refusal  error
+	mu       sync.Mutex // steps, channels, ordered
+}
+
+func (f *fakeDirector) order(m proto.Message) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ordered = m
+	return f.refusal
+}
+
+func (f *fakeDirector) Drain(_ context.Context, r *connect.Request[tandemv1.DrainRecorderRequest]) (*connect.Response[tandemv1.DrainRecorderResponse], error) {
+	return connect.NewResponse(&tandemv1.DrainRecorderResponse{Channels: 2}), f.order(r.Msg)
+}
+
+func (f *fakeDirector) Move(_ context.Context, r *connect.Request[tandemv1.MoveRequest]) (*connect.Response[tandemv1.MoveResponse], error) {
+	return connect.NewResponse(&tandemv1.MoveResponse{Channels: 2}), f.order(r.Msg)
+}
+
+func (f *fakeDirector) Rebalance(_ context.Context, r *connect.Request[tandemv1.RebalanceRequest]) (*connect.Response[tandemv1.RebalanceResponse], error) {
+	return connect.NewResponse(&tandemv1.RebalanceResponse{Moves: f.moves}), f.order(r.Msg)
 }
 
 func (f *fakeDirector) Status(context.Context, *connect.Request[tandemv1.StatusRequest]) (*connect.Response[tandemv1.StatusResponse], error) {
@@ -49,6 +76,11 @@ func (f *fakeDirector) ListTurrets(context.Context, *connect.Request[tandemv1.Li
 }
 
 func (f *fakeDirector) ListFloorChannels(_ context.Context, r *connect.Request[tandemv1.ListFloorChannelsRequest]) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.steps) > 0 && f.ordered != nil {
+		f.channels, f.steps = f.steps[0], f.steps[1:]
+	}
 	var some []*tandemv1.FloorChannel
 	for _, c := range f.channels {
 		if r.Msg.Recorder == "" || r.Msg.Recorder == c.Recorder {
@@ -69,6 +101,8 @@ type fakeRecorder struct {
 	searched chan *tandemv1.SearchCallsRequest // nil: not wanted
 	broken   error
 	cut      bool // streams end before their last message
+	leaves   bool // the channels close when they have been heard
+	mu       sync.Mutex
 }
 
 // fakeExport is a G.711 file in the making.
@@ -77,6 +111,8 @@ type fakeExport struct {
 	samples []byte
 	gaps    []*tandemv1.Gap
 	damaged bool
+
+	stretches []*tandemv1.Stretch
 }
 
 func (f *fakeRecorder) SearchCalls(_ context.Context, r *connect.Request[tandemv1.SearchCallsRequest]) (*connect.Response[tandemv1.SearchCallsResponse], error) {
@@ -104,6 +140,8 @@ func (f *fakeRecorder) GetCall(_ context.Context, r *connect.Request[tandemv1.Ge
 }
 
 func (f *fakeRecorder) ListChannels(context.Context, *connect.Request[tandemv1.ListChannelsRequest]) (*connect.Response[tandemv1.ListChannelsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return connect.NewResponse(&tandemv1.ListChannelsResponse{Channels: f.channels}), nil
 }
 
@@ -115,24 +153,23 @@ func (f *fakeRecorder) Export(_ context.Context, r *connect.Request[tandemv1.Exp
 	header := media.WAVHeader(media.WAVFormat{Codec: media.PCMU, SampleRate: 8000}, int64(len(e.samples)))
 	file := append(header[:], e.samples...)
 	sum := sha256.Sum256(file)
-	send := func(m *tandemv1.ExportResponse) {
-		if err := stream.Send(m); err != nil {
-			panic(err)
-		}
-	}
-	send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Header{Header: &tandemv1.ExportHeader{
-		Start: timestamppb.New(e.start), Size: uint64(len(file)), DurationMs: int64(len(e.samples)) / 8, Codec: tandemv1.Codec_CODEC_PCMU, SampleRate: 8000, Channels: []string{"s1.m1.A"},
-	}}})
+	messages := []*tandemv1.ExportResponse{{Part: &tandemv1.ExportResponse_Header{Header: &tandemv1.ExportHeader{
+		Start: timestamppb.New(e.start), Size: uint64(len(file)), DurationMs: int64(len(e.samples)) / 8, Codec: tandemv1.Codec_CODEC_PCMU, SampleRate: 8000, Channels: []string{"s2.m1.A"},
+	}}}}
 	if e.damaged {
 		file[len(file)-1] ^= 1
 	}
-	for len(file) > 0 {
-		n := min(len(file), 1000)
-		send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Data{Data: file[:n]}})
-		file = file[n:]
+	for chunk := range slices.Chunk(file, 1000) {
+		messages = append(messages, &tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Data{Data: chunk}})
 	}
 	if !f.cut {
-		send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Trailer{Trailer: &tandemv1.ExportTrailer{Gaps: e.gaps, Sha256: hex.EncodeToString(sum[:])}}})
+		messages = append(messages, &tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Trailer{Trailer: &tandemv1.ExportTrailer{
+			Gaps: e.gaps, Sha256: hex.EncodeToString(sum[:]), Stretches: e.stretches}}})
+	}
+	for _, m := range messages {
+		if err := stream.Send(m); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -142,6 +179,11 @@ func (f *fakeRecorder) Listen(_ context.Context, _ *connect.Request[tandemv1.Lis
 		if err := stream.Send(m); err != nil {
 			return err
 		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.leaves {
+		f.channels = nil
 	}
 	return f.broken
 }
@@ -302,6 +344,7 @@ func tradingDirector(rec1, rec2 string) *fakeDirector {
 				{Name: "rec-1", Group: "primary", Address: rec1, State: "ready", Score: 0.31, Load: &tandemv1.Load{
 					Ready: true, CpuPercent: 4.13, DiskFreeBytes: 123 << 30, DiskWriteMs: 0.42, Channels: 3, MaxChannels: 4000, Legs: 1, PacketsPerS: 149.6, LostPackets: 7, JournalLagBytes: 1 << 20, CatalogLag: 2}},
 			},
+			Headroom: []*tandemv1.Headroom{{Group: "primary", Busiest: "rec-1", Text: "could not lose rec-1: no other recorder is ready to take its 3 channels"}},
 			Alarms: []*tandemv1.Alarm{
 				{Severity: "warning", What: "recorder_lost", Object: "rec-2", Since: after(-90 * time.Second), Text: "no heartbeat for 500ms"},
 			},

@@ -3,13 +3,13 @@ package cli
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
@@ -25,7 +25,7 @@ func listenCommand(i *invocation) *cli.Command {
 		Usage:     "hear a channel, or a turret's handset, as it is being recorded",
 		ArgsUsage: "CHANNEL|TURRET",
 		Description: `Plays until interrupted, or writes a WAV file with -o. What was lost on the way is
-silence.`,
+silence. A channel that moves to another recorder is followed there.`,
 		Flags: []cli.Flag{&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE` instead of playing, - for stdout"}},
 		Action: func(c *cli.Context) error {
 			given, err := arguments(c, "CHANNEL|TURRET")
@@ -55,7 +55,7 @@ silence.`,
 			if err != nil {
 				return err
 			}
-			i.warn("listening to %s (%s of %s) at recorder %s; Ctrl-C ends", line.channel.GetId(), strings.Join(line.channel.GetSources(), " "), line.channel.GetSession().GetDevice(), line.peer)
+			i.warn("listening to %s (%s of %s) at recorder %s; Ctrl-C ends", line.Channel.GetId(), strings.Join(line.Channel.GetSources(), " "), line.Channel.GetSession().GetDevice(), line.peer)
 			if player != nil {
 				return i.pipe(c.Context, player, instead, func(w io.Writer) error { return s.listen(c.Context, line, w) })
 			}
@@ -66,8 +66,17 @@ silence.`,
 
 // tapped is a channel and the recorder that holds it.
 type tapped struct {
-	peer    peer
-	channel *tandemv1.Channel
+	peer peer
+	*tandemv1.HeldChannel
+}
+
+// latest is when the recorder last showed that it has the channel: one that
+// moves is on two recorders for a moment.
+func (t tapped) latest() time.Time {
+	if t.LastPacket == nil {
+		return at(t.Opened)
+	}
+	return at(t.LastPacket)
 }
 
 // chooseChannel finds a channel by its id or, by the name of a turret or its
@@ -75,13 +84,10 @@ type tapped struct {
 func chooseChannel(name string, held []answer[*tandemv1.ListChannelsResponse]) (tapped, error) {
 	var all []tapped
 	for _, a := range held {
-		for _, h := range a.value.Channels {
+		for _, h := range a.value.GetChannels() {
 			session := h.Channel.GetSession()
-			if h.Channel.GetId() == name {
-				return tapped{a.peer, h.Channel}, nil
-			}
-			if session.GetDevice() == name || session.GetUser() == name {
-				all = append(all, tapped{a.peer, h.Channel})
+			if h.Channel.GetId() == name || session.GetDevice() == name || session.GetUser() == name {
+				all = append(all, tapped{a.peer, h})
 			}
 		}
 	}
@@ -89,10 +95,13 @@ func chooseChannel(name string, held []answer[*tandemv1.ListChannelsResponse]) (
 		return tapped{}, failed("no channel or turret %q is being recorded; recctl channels lists those that are", name)
 	}
 	return slices.MinFunc(all, func(a, b tapped) int {
-		if c := call.Rank(a.channel.Sources) - call.Rank(b.channel.Sources); c != 0 {
+		if c := call.Rank(a.Channel.Sources) - call.Rank(b.Channel.Sources); c != 0 {
 			return c
 		}
-		return natural(a.channel.Id, b.channel.Id)
+		if c := natural(a.Channel.Id, b.Channel.Id); c != 0 {
+			return c
+		}
+		return b.latest().Compare(a.latest())
 	}), nil
 }
 
@@ -134,23 +143,51 @@ const endless = 1 << 40
 // listener is better served by what is said now.
 const maxSilence = 50 // packets
 
+// patience is how long a listener waits for a channel that is nowhere to be
+// heard: the time in which it moves off a recorder that was lost, and some.
+const patience = 5 * time.Second
+
 // listen writes a channel's audio as a WAV stream of linear PCM until the
-// channel closes or ctx ends, which is no error.
+// channel closes or ctx ends, which is no error. It follows the channel to
+// other recorders.
 func (s *site) listen(ctx context.Context, line tapped, w io.Writer) error {
-	stream, err := s.media(line.peer).Listen(ctx, connect.NewRequest(&tandemv1.ListenRequest{Channel: line.channel.Id}))
-	if err != nil {
-		return exit(exitStatus(err), "listen at recorder %s: %s", line.peer, plain(err))
-	}
-	defer stream.Close()
 	header := media.WAVHeader(liveFormat, endless)
 	if _, err := w.Write(header[:]); err != nil {
 		return failed("write audio: %w", err)
 	}
-	for stream.Receive() {
+	heard := time.Now()
+	for {
+		some, err := s.listenAt(ctx, line, w)
+		if some {
+			heard = time.Now()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		next, ok := s.follow(ctx, line, err, heard.Add(patience))
+		if !ok {
+			return err
+		}
+		if next.peer != line.peer {
+			s.warn("%s is at recorder %s now", next.Channel.GetId(), next.peer)
+		}
+		line = next
+	}
+}
+
+// listenAt writes what comes of a channel at one recorder until that ends, and
+// tells whether there was any.
+func (s *site) listenAt(ctx context.Context, line tapped, w io.Writer) (some bool, err error) {
+	stream, err := s.media(line.peer).Listen(ctx, connect.NewRequest(&tandemv1.ListenRequest{Channel: line.Channel.GetId()}))
+	if err != nil {
+		return false, exit(exitStatus(err), "listen at recorder %s: %s", line.peer, plain(err))
+	}
+	defer stream.Close()
+	for ; stream.Receive(); some = true {
 		m := stream.Msg()
 		codec, err := media.ParseCodec(codecName(m.Codec))
 		if err != nil || codec == media.G722 {
-			return failed("channel %s sends %s, which cannot be heard here; recctl export does", line.channel.Id, orDash(codecName(m.Codec)))
+			return some, failed("channel %s sends %s, which cannot be heard here; recctl export does", line.Channel.GetId(), orDash(codecName(m.Codec)))
 		}
 		const packet = 160 // samples of 20 ms
 		pcm := make([]byte, 2*packet*min(m.Lost, maxSilence), 2*packet*maxSilence+2*len(m.Payload))
@@ -158,11 +195,52 @@ func (s *site) listen(ctx context.Context, line tapped, w io.Writer) error {
 			pcm = binary.LittleEndian.AppendUint16(pcm, uint16(codec.ToLinear(b)))
 		}
 		if _, err := w.Write(pcm); err != nil {
-			return failed("write audio: %w", err)
+			return some, failed("write audio: %w", err)
 		}
 	}
-	if err := stream.Err(); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
-		return exit(exitStatus(err), "recorder %s ended the stream: %s", line.peer, plain(err))
+	if err := stream.Err(); err != nil {
+		return some, exit(exitStatus(err), "recorder %s ended the stream: %s", line.peer, plain(err))
 	}
-	return nil
+	return some, nil
+}
+
+// follow finds who holds a channel after a recorder ended its stream: without
+// error it closed the channel, and who holds it too has it now. A recorder that
+// cannot be reached is waited for, itself or its successor, until patience ends.
+func (s *site) follow(ctx context.Context, line tapped, ended error, until time.Time) (tapped, bool) {
+	if ended != nil && statusOf(ended) != ExitUnreached {
+		return tapped{}, false
+	}
+	every := time.NewTicker(glance)
+	defer every.Stop()
+	for {
+		if ended != nil {
+			select {
+			case <-every.C:
+			case <-ctx.Done():
+				return tapped{}, false
+			}
+		}
+		next, err := chooseChannel(line.Channel.GetId(), s.holders(ctx))
+		switch {
+		case ended == nil:
+			return next, err == nil && next.peer != line.peer
+		case !time.Now().Before(until):
+			return tapped{}, false
+		case err == nil:
+			return next, true
+		}
+	}
+}
+
+// holders asks the recorders what they hold; who does not answer is left out
+// without a word.
+func (s *site) holders(ctx context.Context) []answer[*tandemv1.ListChannelsResponse] {
+	return ask(ctx, s, s.found, func(ctx context.Context, p peer) (*tandemv1.ListChannelsResponse, error) {
+		r, err := s.media(p).ListChannels(ctx, connect.NewRequest(&tandemv1.ListChannelsRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
+	})
 }

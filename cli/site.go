@@ -188,10 +188,12 @@ func mergeStatus(answers []answer[*tandemv1.StatusResponse]) *tandemv1.StatusRes
 		merged.Watchdogs = append(merged.Watchdogs, a.value.Watchdogs...)
 		merged.Recorders = append(merged.Recorders, a.value.Recorders...)
 		merged.Alarms = append(merged.Alarms, a.value.Alarms...)
+		merged.Headroom = append(merged.Headroom, a.value.Headroom...)
 	}
 	merged.Directors = distinct(merged.Directors, func(d *tandemv1.DirectorStatus) string { return d.Group + "/" + d.Name })
 	merged.Watchdogs = distinct(merged.Watchdogs, func(w *tandemv1.WatchdogStatus) string { return w.Name })
 	merged.Recorders = distinct(merged.Recorders, func(r *tandemv1.RecorderStatus) string { return r.Group + "/" + r.Name })
+	merged.Headroom = distinct(merged.Headroom, func(h *tandemv1.Headroom) string { return h.Group })
 	merged.Alarms = distinct(merged.Alarms, func(a *tandemv1.Alarm) string { return a.What + "/" + a.Object })
 	return merged
 }

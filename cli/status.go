@@ -17,7 +17,7 @@ func statusCommand(i *invocation) *cli.Command {
 		Name:  "status",
 		Usage: "the whole floor: directors, recorders, alarms",
 		Description: `With --json one object: site, generated, directors[], watchdogs[], recorders[],
-alarms[]; with --watch one a line each second.`,
+headroom[], alarms[]; with --watch one a line each second.`,
 		Flags: []cli.Flag{&cli.BoolFlag{DisableDefaultText: true, Name: "watch", Aliases: []string{"w"}, Usage: "show it anew every second until interrupted"}},
 		Action: func(c *cli.Context) error {
 			if _, err := arguments(c); err != nil {
@@ -84,14 +84,14 @@ func (i *invocation) statusLines(floor *tandemv1.StatusResponse) []string {
 	recorders := table{heading: []string{"RECORDER", "GROUP", "STATE", "SCORE", "CHANNELS", "LEGS", "PACKETS/S", "LOST", "CPU", "DISK FREE", "DISK WRITE", "JOURNAL", "CATALOG", "REASON"}}
 	for _, r := range floor.Recorders {
 		l := r.Load
-		if l == nil {
+		if l == nil || r.State == "lost" { // what it last said of itself is no longer so
 			recorders.add(text(r.Name), text(r.Group), stateCell(r.State), number("-"), number("-"), number("-"), number("-"), number("-"),
 				number("-"), number("-"), number("-"), number("-"), number("-"), text(r.Reason))
 			continue
 		}
 		recorders.add(text(r.Name), text(r.Group), stateCell(r.State), number("%.2f", r.Score), number("%d", l.Channels), number("%d", l.Legs),
 			number("%.0f", l.PacketsPerS), number("%d", l.LostPackets), number("%.1f%%", l.CpuPercent), number("%s", size(l.DiskFreeBytes)),
-			number("%.1f ms", l.DiskWriteMs), number("%s", size(l.JournalLagBytes)), number("%d", l.CatalogLag), text(r.Reason))
+			number("%.1f ms", l.DiskWriteMs), number("%s", size(l.JournalLagBytes)), number("%d", l.CatalogLag), text(recorderReason(r)))
 	}
 	watchdogs := table{heading: []string{"WATCHDOG", "WATCHING", "STATE", "LAST PROBE", "PAUSED"}}
 	for _, w := range floor.Watchdogs {
@@ -103,7 +103,7 @@ func (i *invocation) statusLines(floor *tandemv1.StatusResponse) []string {
 			lines = append(append(lines, ""), more...)
 		}
 	}
-	lines = append(lines, "")
+	lines = append(append(lines, ""), i.unsettledLines(floor)...)
 	if len(floor.Alarms) == 0 {
 		return append(lines, "no alarms")
 	}
@@ -118,6 +118,40 @@ func (i *invocation) statusLines(floor *tandemv1.StatusResponse) []string {
 	return lines
 }
 
+// recorderReason is why a recorder is as it is and, when it drains, how far it
+// has come.
+func recorderReason(r *tandemv1.RecorderStatus) string {
+	switch {
+	case r.State != "draining":
+		return r.Reason
+	case r.Load.Channels == 0:
+		return "draining: it is empty"
+	}
+	return fmt.Sprintf("draining: %d channels left", r.Load.Channels)
+}
+
+// unsettledLines say what is not where it should be, and whether a group could
+// lose a recorder.
+func (i *invocation) unsettledLines(floor *tandemv1.StatusResponse) []string {
+	var lines []string
+	for _, d := range floor.Directors {
+		if d.Unrecorded > 0 {
+			lines = append(lines, i.paint(red, clean(fmt.Sprintf("group %s: %d channels are recorded by nobody", d.Group, d.Unrecorded))))
+		}
+		if d.Moving > 0 {
+			lines = append(lines, i.paint(yellow, clean(fmt.Sprintf("group %s: %d channels are moving", d.Group, d.Moving))))
+		}
+	}
+	for _, h := range floor.Headroom {
+		mark := yellow
+		if h.Enough {
+			mark = ""
+		}
+		lines = append(lines, i.paint(mark, clean(fmt.Sprintf("group %s: %s", h.Group, h.Text))))
+	}
+	return lines
+}
+
 // stateCell colours the words the site uses for how a thing is.
 func stateCell(state string) cell {
 	c := cell{text: orDash(state)}
@@ -128,7 +162,7 @@ func stateCell(state string) cell {
 		c.colour = red
 	case "recording":
 		c.colour = bold
-	case "busy", "draining", "waiting", "placed", "dialing", "connecting", "orphaned", "candidate", "activating", "linger":
+	case "busy", "draining", "waiting", "placed", "dialing", "connecting", "orphaned", "leaving", "candidate", "activating", "linger":
 		c.colour = yellow
 	}
 	return c
@@ -157,6 +191,7 @@ type floorJSON struct {
 	Directors []directorJSON `json:"directors"`
 	Watchdogs []watchdogJSON `json:"watchdogs"`
 	Recorders []recorderJSON `json:"recorders"`
+	Headroom  []headroomJSON `json:"headroom"`
 	Alarms    []alarmJSON    `json:"alarms"`
 }
 
@@ -172,6 +207,9 @@ type directorJSON struct {
 	CTI         string `json:"cti"`
 	Sessions    uint32 `json:"sessions"`
 	Channels    uint32 `json:"channels"`
+	Attached    uint32 `json:"attached"`
+	Moving      uint32 `json:"moving"`
+	Unrecorded  uint32 `json:"unrecorded"`
 }
 
 type watchdogJSON struct {
@@ -199,6 +237,13 @@ type recorderJSON struct {
 	Reason        string  `json:"reason"`
 }
 
+type headroomJSON struct {
+	Group   string `json:"group"`
+	Enough  bool   `json:"enough"`
+	Busiest string `json:"busiest"`
+	Text    string `json:"text"`
+}
+
 type alarmJSON struct {
 	Severity string `json:"severity"`
 	What     string `json:"what"`
@@ -208,9 +253,9 @@ type alarmJSON struct {
 }
 
 func statusOfFloor(floor *tandemv1.StatusResponse) floorJSON {
-	j := floorJSON{Site: floor.Site, Generated: stampOf(floor.Generated), Directors: []directorJSON{}, Watchdogs: []watchdogJSON{}, Recorders: []recorderJSON{}, Alarms: []alarmJSON{}}
+	j := floorJSON{Site: floor.Site, Generated: stampOf(floor.Generated), Directors: []directorJSON{}, Watchdogs: []watchdogJSON{}, Recorders: []recorderJSON{}, Headroom: []headroomJSON{}, Alarms: []alarmJSON{}}
 	for _, d := range floor.Directors {
-		j.Directors = append(j.Directors, directorJSON{d.Name, d.Group, d.Role, d.Epoch, stampOf(d.Since), d.Preferred, d.Basis, d.AuthorityMs, d.Cti, d.Sessions, d.Channels})
+		j.Directors = append(j.Directors, directorJSON{d.Name, d.Group, d.Role, d.Epoch, stampOf(d.Since), d.Preferred, d.Basis, d.AuthorityMs, d.Cti, d.Sessions, d.Channels, d.Attached, d.Moving, d.Unrecorded})
 	}
 	for _, w := range floor.Watchdogs {
 		j.Watchdogs = append(j.Watchdogs, watchdogJSON{w.Name, w.Watching, w.State, w.LastProbeMs, w.Paused})
@@ -219,6 +264,9 @@ func statusOfFloor(floor *tandemv1.StatusResponse) floorJSON {
 		l := r.GetLoad()
 		j.Recorders = append(j.Recorders, recorderJSON{r.Name, r.Group, r.State, r.Priority, r.Score, l.GetChannels(), l.GetLegs(), l.GetCpuPercent(),
 			l.GetDiskFreeBytes(), l.GetDiskWriteMs(), l.GetPacketsPerS(), l.GetLostPackets(), l.GetCatalogLag(), r.Reason})
+	}
+	for _, h := range floor.Headroom {
+		j.Headroom = append(j.Headroom, headroomJSON{h.Group, h.Enough, h.Busiest, h.Text})
 	}
 	for _, a := range floor.Alarms {
 		j.Alarms = append(j.Alarms, alarmJSON{a.Severity, a.What, a.Object, stampOf(a.Since), a.Text})

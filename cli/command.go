@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	tandemv1 "tandem/api/tandem/v1"
+)
+
+// commanded is what the director in charge answered to a command.
+type commanded[T any] struct {
+	*site
+	director peer
+	answer   *T
+}
+
+// command has a director in charge do something. Of several groups' directors
+// the one that knows what is meant obeys. What a director refuses ends with
+// status 4 and the director's sentence.
+func command[T any](ctx context.Context, s *site, do func(context.Context, peer) (*connect.Response[T], error)) (commanded[T], error) {
+	peers, err := s.inCharge(ctx)
+	if err != nil {
+		return commanded[T]{}, err
+	}
+	var told error
+	for _, p := range peers {
+		a := ask(ctx, s, []peer{p}, do)[0]
+		if a.err == nil {
+			return commanded[T]{s, p, a.value.Msg}, nil
+		}
+		if told == nil || connect.CodeOf(told) == connect.CodeNotFound {
+			told = a.err
+		}
+	}
+	return commanded[T]{}, exit(exitStatus(told), "%s", s.reason(told))
+}
+
+// inCharge are the directors that may command recorders.
+func (s *site) inCharge(ctx context.Context) ([]peer, error) {
+	answers, err := heard(s, "director", s.statusAnswers(ctx))
+	if err != nil {
+		return nil, err
+	}
+	var active []peer
+	var others []string
+	for _, a := range answers {
+		for _, d := range a.value.Directors {
+			if d.Role == "active" {
+				active = append(active, a.peer)
+			} else {
+				others = append(others, d.Name+" is "+d.Role)
+			}
+		}
+	}
+	if len(active) == 0 {
+		return nil, exit(ExitRefused, "no director is in charge (%s); recctl status shows when one is", strings.Join(others, ", "))
+	}
+	return active, nil
+}
+
+// glance is how often a command looks how far it has come.
+const glance = 200 * time.Millisecond
+
+func timeoutFlag(value time.Duration) cli.Flag {
+	return &cli.DurationFlag{Name: "timeout", Value: value, Usage: "wait at most `TIME`; what was asked for goes on"}
+}
+
+// channels are all that the director that obeyed knows now.
+func (c commanded[T]) channels(ctx context.Context) ([]*tandemv1.FloorChannel, error) {
+	a := ask(ctx, c.site, []peer{c.director}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
+		return c.site.director(p).ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{}))
+	})[0]
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.value.Msg.Channels, nil
+}
+
+// wait looks at the channels until none is left to move, and shows how far it
+// has come. A director that gives no answer is asked again.
+func (c commanded[T]) wait(ctx context.Context, i *invocation, timeout time.Duration, left func([]*tandemv1.FloorChannel) (int, error)) error {
+	end := time.After(timeout)
+	every := time.NewTicker(glance)
+	defer every.Stop()
+	bar := i.bar(0)
+	defer bar.clear()
+	most, last := 0, "no answer yet"
+	for {
+		channels, err := c.channels(ctx)
+		if err != nil {
+			last = c.reason(err)
+		} else {
+			n, err := left(channels)
+			if n == 0 || err != nil {
+				return err
+			}
+			most, last = max(most, n), fmt.Sprintf("%d channels are left", n)
+			bar.set(int64(most-n), int64(most))
+		}
+		select {
+		case <-ctx.Done():
+			return failed("interrupted, %s; what was asked for goes on", last)
+		case <-end:
+			return failed("not done after %v: %s", timeout, last)
+		case <-every.C:
+		}
+	}
+}
+
+// moved says how many of the channels that mine names are not yet, or not only,
+// on the recorder where they should be. One that is back where it came from is
+// an error: its move was taken back.
+func moved(to func(*tandemv1.FloorChannel) (recorder string, mine bool)) func([]*tandemv1.FloorChannel) (int, error) {
+	return func(channels []*tandemv1.FloorChannel) (left int, err error) {
+		for _, c := range channels {
+			recorder, mine := to(c)
+			switch {
+			case !mine:
+			case c.Recorder != recorder:
+				return 0, failed("channel %s is on %s and not on %s: %s", c.Channel.GetId(), orDash(c.Recorder), recorder, orDash(c.Text))
+			case len(c.Leaving) > 0:
+				left++
+			}
+		}
+		return left, nil
+	}
+}
