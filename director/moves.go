@@ -58,11 +58,13 @@ type port struct {
 }
 
 // moved reports whether the switch sends the channel's media where it should.
-func (ch *channel) moved() bool { return !ch.attached.IsZero() && ch.mediaAt == ch.endpoint }
+func (ch *channel) moved() bool {
+	return !ch.attached.IsZero() && ch.mediaAt == ch.endpoint && ch.endpoint != (provider.Endpoint{})
+}
 
 // mediaOn names the recorder that the switch sends to, "" if it is none we know.
 func (ch *channel) mediaOn() call.RecorderName {
-	if ch.attached.IsZero() {
+	if ch.attached.IsZero() || ch.mediaAt == (provider.Endpoint{}) {
 		return ""
 	}
 	for _, p := range append(ch.leaving, port{ch.recorder, ch.endpoint}) {
