@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -26,6 +25,9 @@ type disk struct {
 
 const diskSize = 2 << 30
 
+// errNoDisk is a machine that gives no disk to slow down.
+var errNoDisk = errors.New("no loop device with a file system")
+
 // openDisk prepares the directory as the scenario wants it.
 func openDisk(h *host, dir string, s scenario.Scenario) (*disk, error) {
 	d := &disk{dir: dir}
@@ -34,12 +36,21 @@ func openDisk(h *host, dir string, s scenario.Scenario) (*disk, error) {
 	}
 	switch {
 	case slices.Contains(s.Harm, scenario.FillDisk):
-		return d, h.do(func() error { return unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)) })
+		return d, h.do(d.mountSmall)
 	case slices.Contains(s.Harm, scenario.SlowDisk):
 		d.image = dir + ".img"
-		return d, h.do(d.makeFileSystem)
+		if err := h.do(d.makeFileSystem); err != nil {
+			return d, fmt.Errorf("%w: %w", errNoDisk, err)
+		}
 	}
 	return d, nil
+}
+
+func (d *disk) mountSmall() error {
+	if err := unix.Mount("tmpfs", d.dir, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)); err != nil {
+		return fmt.Errorf("mount disk: %w", err)
+	}
+	return nil
 }
 
 func (d *disk) makeFileSystem() error {
@@ -57,30 +68,24 @@ func (d *disk) makeFileSystem() error {
 	return err
 }
 
-func (d *disk) ballast() string { return filepath.Join(d.dir, "ballast") }
-
-// fill leaves not a byte.
+// fill leaves not a byte: the file system is made as small as what it holds.
 func (d *disk) fill() error {
-	file, err := os.Create(d.ballast())
-	if err != nil {
+	var s unix.Statfs_t
+	if err := unix.Statfs(d.dir, &s); err != nil {
 		return fmt.Errorf("fill disk: %w", err)
 	}
-	defer file.Close()
-	size := int64(0)
-	for step := int64(diskSize); step >= int64(os.Getpagesize()); {
-		switch err := unix.Fallocate(int(file.Fd()), 0, size, step); {
-		case err == nil:
-			size += step
-		case errors.Is(err, unix.ENOSPC):
-			step /= 2
-		default:
-			return fmt.Errorf("fill disk: %w", err)
-		}
+	return d.resize(int64(s.Blocks-s.Bfree) * s.Bsize)
+}
+
+// free is the inverse of fill.
+func (d *disk) free() error { return d.resize(diskSize) }
+
+func (d *disk) resize(size int64) error {
+	if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", size)); err != nil {
+		return fmt.Errorf("make disk %d bytes large: %w", size, err)
 	}
 	return nil
 }
-
-func (d *disk) free() error { return os.Remove(d.ballast()) }
 
 // A disk that stalls: each write waits up to stalled, and there is little
 // time between.

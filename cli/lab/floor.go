@@ -52,6 +52,7 @@ type floor struct {
 	seed      uint64
 	dir       string
 	wires     *wires
+	relay     *relay // of the switch's media; nil: a good cable
 	sim       *machine
 	director  *machine
 	recorders []*machine
@@ -70,6 +71,11 @@ func newFloor(o Options, s scenario.Scenario, seed uint64, dir string) (f *floor
 	}
 	if f.sim, err = f.machine("turretsim", "switch", switchPlace); err != nil {
 		return nil, err
+	}
+	if !s.Quality.Perfect() {
+		if f.relay, err = f.wires.spoil(f.sim.host, media, s.Quality, seed); err != nil {
+			return nil, err
+		}
 	}
 	if f.director, err = f.machine("director", "director", directorPlace); err != nil {
 		return nil, err
@@ -122,6 +128,9 @@ func (f *floor) close() {
 		}
 		m.daemon.Stop(stopPatience)
 		m.host.close()
+	}
+	if f.relay != nil {
+		f.relay.close()
 	}
 	if f.wires != nil {
 		f.wires.close()

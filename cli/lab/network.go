@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"os"
+
+	"tandem/cli/scenario"
 )
 
 // The lab's two networks. Nobody else sees the addresses.
@@ -84,4 +86,21 @@ func (w *wires) pull(h *host, network string) error {
 // put is the inverse of pull.
 func (w *wires) put(h *host, network string) error {
 	return w.run("ip", "link", "set", farEnd(h, network), "up")
+}
+
+// spoil puts a relay into a host's cable to a network: its far end leaves the
+// bridge, and what comes out of it goes through the relay to the bridge.
+func (w *wires) spoil(h *host, network string, q scenario.Quality, seed uint64) (*relay, error) {
+	far, in, out := farEnd(h, network), "relay-in", "relay-out"
+	for _, args := range [][]string{
+		{"link", "set", far, "nomaster"},
+		{"link", "add", in, "type", "veth", "peer", "name", out},
+		{"link", "set", in, "up"},
+		{"link", "set", out, "master", network, "up"},
+	} {
+		if err := w.run("ip", args...); err != nil {
+			return nil, err
+		}
+	}
+	return newRelay(w, far, in, q, seed)
 }

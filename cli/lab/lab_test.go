@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tandem/cli/scenario"
+)
+
+// The short form of the lab: real processes on hosts of their own, broken.
+// Whatever happens nothing is missing without a gap, nothing is there twice,
+// and a gap is a moment; make lab measures how long.
+func TestLab(t *testing.T) {
+	bin := os.Getenv("TANDEM_BIN")
+	if bin == "" {
+		t.Skip("TANDEM_BIN names no directory of programs: run make stories")
+	}
+	if err := Missing(); err != nil {
+		t.Skip(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	scenarios, err := scenario.Find("sigkill", "sigstop", "media_cut", "restart", "drain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pace := scenario.DefaultPace()
+	pace.Linger, pace.Instant = time.Second, time.Second
+	options := Options{Scenarios: scenarios, Seeds: 1, Seed: 1, Turrets: 20, Mixes: 4, Legs: 15, Recorders: 3, Dir: t.TempDir(), Pace: pace}
+	const generous = 3000 // milliseconds: other tests run, too
+	played := 0
+	if err := Run(t.Context(), options, t.Logf, func(r scenario.Result) {
+		played++
+		for _, f := range r.Findings(false) {
+			t.Errorf("%s: %s", r.Fault.Scenario.Name, f)
+		}
+		for _, gap := range r.Judgement.GapMs {
+			if gap > generous {
+				t.Errorf("%s: %d ms are missing of a leg", r.Fault.Scenario.Name, gap)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if played != len(scenarios) {
+		t.Errorf("%d of %d played", played, len(scenarios))
+	}
+}
+
+// Nothing of a lab is left outside its hosts.
+func TestHostsAreNameless(t *testing.T) {
+	devices := func() string {
+		entries, err := os.ReadDir("/sys/class/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mounts, err := os.ReadFile("/proc/self/mounts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(entries, string(mounts))
+	}
+	if err := Missing(); err != nil {
+		t.Skip(err)
+	}
+	before := devices()
+	for range 2 { // names and addresses are free again
+		_, one, _ := hosts(t)
+		d := &disk{dir: t.TempDir()}
+		if err := one.do(func() error { return d.mountSmall() }); err != nil {
+			t.Fatal(err)
+		}
+		if after := devices(); after != before {
+			t.Errorf("seen from outside:\n%s\nbefore:\n%s", after, before)
+		}
+	}
+}
+
+func TestDiskFillsAndStalls(t *testing.T) {
+	_, one, _ := hosts(t)
+	full, err := openDisk(one, t.TempDir()+"/full", scenario.Scenario{Harm: []scenario.Action{scenario.FillDisk}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(d *disk) error {
+		return one.do(func() error { return os.WriteFile(d.dir+"/file", make([]byte, 64<<10), 0o600) })
+	}
+	if err := write(full); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.do(full.fill); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.do(func() error { return os.WriteFile(full.dir+"/more", make([]byte, 64<<10), 0o600) }); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a full disk: %v", err)
+	}
+	if err := one.do(full.free); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(full); err != nil {
+		t.Errorf("an emptied disk: %v", err)
+	}
+	slow, err := openDisk(one, t.TempDir()+"/slow", scenario.Scenario{Harm: []scenario.Action{scenario.SlowDisk}})
+	if errors.Is(err, errNoDisk) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := slow.stall(one); err != nil {
+		t.Fatal(err)
+	}
+	longest := time.Duration(0)
+	for end := time.Now().Add(2 * (stalled + flowing)); longest < stalled/2 && time.Now().Before(end); {
+		began := time.Now()
+		if err := write(slow); err != nil {
+			t.Fatal(err)
+		}
+		longest = max(longest, time.Since(began))
+	}
+	if longest < stalled/2 {
+		t.Errorf("no write took longer than %v", longest)
+	}
+	if err := slow.flow(); err != nil {
+		t.Error(err)
+	}
+	if err := write(slow); err != nil {
+		t.Error(err)
+	}
+}
