@@ -14,10 +14,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mewkiz/flac"
-	"github.com/mewkiz/flac/frame"
-	"github.com/mewkiz/flac/meta"
-
 	"tandem/internal/call"
 	"tandem/internal/media"
 	"tandem/recorder/catalog"
@@ -384,23 +380,12 @@ func (v voice) mixInto(dst []int32, at int64) error {
 	return v.Mix(dst, at)
 }
 
-const flacBlock = 4096
-
 func (e *Export) writeFLAC(ctx context.Context, w io.Writer) error {
-	encoder, err := flac.NewEncoder(w, &meta.StreamInfo{
-		BlockSizeMin: flacBlock, BlockSizeMax: flacBlock, SampleRate: sampleRate, NChannels: 1, BitsPerSample: 16, NSamples: uint64(e.samples),
-	})
+	encoder, err := media.NewFLACWriter(w, sampleRate, e.samples)
 	if err != nil {
 		return err
 	}
-	err = e.mix(ctx, flacBlock, func(mixed []int32) error {
-		return encoder.WriteFrame(&frame.Frame{
-			Header: frame.Header{HasFixedBlockSize: true, BlockSize: uint16(len(mixed)), SampleRate: sampleRate, Channels: frame.ChannelsMono, BitsPerSample: 16},
-			Subframes: []*frame.Subframe{{SubHeader: frame.SubHeader{Pred: frame.PredVerbatim},
-				Samples: slices.Clone(mixed), NSamples: len(mixed)}},
-		})
-	})
-	return errors.Join(err, encoder.Close())
+	return errors.Join(e.mix(ctx, media.FLACBlock, encoder.WriteBlock), encoder.Close())
 }
 
 // Part is the piece of a leg kept by this recorder on one channel.
