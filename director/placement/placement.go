@@ -165,8 +165,8 @@ func Score(now time.Time, limits Limits, r Recorder, more int) (score float64, b
 		{"cpu", r.Load.CPU + coming*cpuPerChannel, limits.CPU},
 		{"channels", float64(r.Load.Channels) + coming, float64(r.Load.MaxChannels)},
 		{"packets", r.Load.Packets + coming*PacketsPerChannel, r.Load.MaxPackets},
-		{"journal", r.Load.JournalQueue, limits.JournalQueue},
-		{"disk write", float64(r.Load.DiskWrite), float64(limits.DiskWrite)},
+		{"journal", strain(r.Load.JournalQueue, limits.JournalQueue), 1},
+		{"disk write", strain(float64(r.Load.DiskWrite), float64(limits.DiskWrite)), 1},
 	}
 	by = measures[0].name
 	for _, m := range measures {
@@ -179,6 +179,18 @@ func Score(now time.Time, limits Limits, r Recorder, more int) (score float64, b
 		return score + p, "disk space"
 	}
 	return score, by
+}
+
+// strain is how near a measure is to its limit that does not grow with the
+// number of channels: an idle disk may take a tenth or a third of the limit
+// for a write, and neither says how many more channels it bears. Cubed, it
+// counts for little until it is near.
+func strain(value, limit float64) float64 {
+	if limit <= 0 {
+		return 0
+	}
+	share := value / limit
+	return share * share * share
 }
 
 // weight grows from firstWeight to 1 while a recorder that returned at since warms up.

@@ -3,6 +3,7 @@ package placement
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -229,6 +230,49 @@ func TestScoreIsMonotonic(t *testing.T) {
 		}
 		if high, _ := Score(noon, limits, heavier, more); high < low {
 			t.Fatalf("%+v scores %v, heavier %+v scores %v", r, low, heavier, high)
+		}
+	})
+}
+
+// A floor that logs on at once, told of load once a second by machines that
+// measure with noise, is spread within 15 % of even.
+func TestLoginStormSpreads(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		recorders := make([]Recorder, rapid.IntRange(2, 6).Draw(t, "recorders"))
+		for i := range recorders {
+			recorders[i] = with(ready(fmt.Sprint("rec-", i)), func(r *Recorder) { r.Load.MaxChannels, r.Load.MaxPackets = 4000, 200_000 })
+		}
+		noise := rapid.Float64Range(-0.1, 0.1)
+		write := rapid.IntRange(200, 10_000) // microseconds: flash to a slow array
+		const turrets, storm, report = 500, 10 * time.Second, time.Second
+		now, reported, placed := noon, noon, 0
+		for i := range turrets {
+			now = noon.Add(storm * time.Duration(i) / turrets)
+			if now.Sub(reported) >= report {
+				reported = now
+				for j := range recorders {
+					r := &recorders[j]
+					r.Load.Channels += r.Placed
+					r.Placed = 0
+					r.Load.Packets = float64(r.Load.Channels) * PacketsPerChannel * 0.4 * (1 + noise.Draw(t, "speech"))
+					r.Load.CPU = 2 + float64(r.Load.Channels)*cpuPerChannel*(1+noise.Draw(t, "cpu"))
+					r.Load.DiskWrite = time.Duration(write.Draw(t, "write")) * time.Microsecond
+				}
+			}
+			req := request(fmt.Sprint("turret-", i))
+			req.Channels = rapid.IntRange(2, 6).Draw(t, "channels")
+			choice, err := Choose(now, req, recorders)
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(recorders, choice.Recorder, req.Channels)
+			placed += req.Channels
+		}
+		even := float64(placed) / float64(len(recorders))
+		for _, r := range recorders {
+			if got := float64(r.channels()); math.Abs(got-even) > 0.15*even {
+				t.Fatalf("%s has %.0f channels, even is %.0f: %+v", r.Name, got, even, recorders)
+			}
 		}
 	})
 }
