@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"tandem/director/placement"
 )
 
 // channelStates are the words of channel.state, so that a state nobody is in shows as 0.
@@ -18,6 +20,10 @@ type gauges struct {
 	channels  *prometheus.Desc
 	legs      *prometheus.Desc
 	recorders *prometheus.Desc
+	scores    *prometheus.Desc
+	moving    *prometheus.Desc
+	lost      *prometheus.Desc
+	headroom  *prometheus.Desc
 	alarms    *prometheus.Desc
 	epoch     *prometheus.Desc
 }
@@ -29,6 +35,10 @@ func newGauges(l *loop) *gauges {
 		channels:  prometheus.NewDesc("tandem_director_channels", "Channels by state.", []string{"state"}, nil),
 		legs:      prometheus.NewDesc("tandem_director_legs", "Legs in progress.", nil, nil),
 		recorders: prometheus.NewDesc("tandem_director_recorder_up", "1 while the recorder obeys and is heard.", []string{"recorder"}, nil),
+		scores:    prometheus.NewDesc("tandem_director_recorder_score", "How full placement takes the recorder to be, 1 meaning full.", []string{"recorder"}, nil),
+		moving:    prometheus.NewDesc("tandem_director_channels_moving", "Channels whose media is not yet, or not only, where it should be.", nil, nil),
+		lost:      prometheus.NewDesc("tandem_director_channels_unrecorded", "Channels that the switch offers and nobody records now.", nil, nil),
+		headroom:  prometheus.NewDesc("tandem_director_headroom", "1 while the others could take all that the busiest recorder has.", nil, nil),
 		alarms:    prometheus.NewDesc("tandem_director_alarms", "Alarms raised.", nil, nil),
 		epoch:     prometheus.NewDesc("tandem_director_epoch", "The epoch of this director's orders.", nil, nil),
 	}
@@ -36,7 +46,7 @@ func newGauges(l *loop) *gauges {
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.sessions, g.channels, g.legs, g.recorders, g.alarms, g.epoch} {
+	for _, d := range []*prometheus.Desc{g.sessions, g.channels, g.legs, g.recorders, g.scores, g.moving, g.lost, g.headroom, g.alarms, g.epoch} {
 		ch <- d
 	}
 }
@@ -46,7 +56,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var values []prometheus.Metric
-	err := g.loop.ask(ctx, func(_ time.Time, f *floor) { values = g.read(f) })
+	err := g.loop.ask(ctx, func(now time.Time, f *floor) { values = g.read(now, f) })
 	if err != nil {
 		return
 	}
@@ -55,7 +65,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (g *gauges) read(f *floor) []prometheus.Metric {
+func (g *gauges) read(now time.Time, f *floor) []prometheus.Metric {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 		return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -69,7 +79,9 @@ func (g *gauges) read(f *floor) []prometheus.Metric {
 			legs++
 		}
 	}
+	moving, unrecorded := f.unsettled()
 	values := []prometheus.Metric{
+		gauge(g.moving, float64(moving)), gauge(g.lost, float64(unrecorded)), gauge(g.headroom, bit(f.spare().Enough)),
 		gauge(g.sessions, float64(len(f.sessions))), gauge(g.legs, float64(legs)),
 		gauge(g.alarms, float64(len(f.alarms))), gauge(g.epoch, float64(f.epoch)),
 	}
@@ -77,13 +89,17 @@ func (g *gauges) read(f *floor) []prometheus.Metric {
 		values = append(values, gauge(g.channels, float64(states[s]), s))
 	}
 	for name, r := range f.recorders {
-		up := 0.0
-		if r.up() {
-			up = 1
-		}
-		values = append(values, gauge(g.recorders, up, string(name)))
+		score, _ := placement.Score(now, f.limits, r.candidate(f.group), 0)
+		values = append(values, gauge(g.recorders, bit(r.up()), string(name)), gauge(g.scores, score, string(name)))
 	}
 	return values
+}
+
+func bit(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // newRegistry holds the director's metrics beside those of the process.

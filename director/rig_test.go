@@ -1,6 +1,7 @@
 package director
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -46,6 +47,7 @@ type fakeRecorder struct {
 	refuse      string // what it answers to opens
 	unready     string // why it says it is not ready
 	draining    bool
+	most        int // channels it takes; 0: 1,000
 	channels    map[string]*tandemv1.HeldChannel
 	legs        map[string]*tandemv1.Leg
 	calls       map[string]*tandemv1.Call
@@ -257,7 +259,7 @@ func (rec *fakeRecorder) inventory() *tandemv1.Inventory {
 }
 
 func (rec *fakeRecorder) load() *tandemv1.Load {
-	l := &tandemv1.Load{Ready: true, Channels: uint32(len(rec.channels)), MaxChannels: 1000}
+	l := &tandemv1.Load{Ready: true, Channels: uint32(len(rec.channels)), MaxChannels: uint32(cmp.Or(rec.most, 1000))}
 	switch {
 	case rec.draining:
 		l.Ready, l.Reason = false, reasonDraining

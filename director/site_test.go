@@ -439,7 +439,9 @@ func TestNothingIsDialledTwice(t *testing.T) {
 	victim.start(victim.address)
 	s.until("return noticed", func() bool { return s.status().GetRecorders()[0].GetState() == "ready" })
 	s.recorded(channels)
-	s.until("the old recorder has let go", func() bool { return len(s.stations[1].heard()) == channels && s.status().GetDirectors()[0].GetMoving() == 0 })
+	s.until("the old recorder has let go", func() bool {
+		return len(s.stations[1].heard()) == channels && s.status().GetDirectors()[0].GetMoving() == 0
+	})
 
 	if err := s.sw.Inject("cti_drop", turretsim.Shot{}); err != nil {
 		t.Fatal(err)

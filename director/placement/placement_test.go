@@ -245,9 +245,9 @@ func TestLoginStormSpreads(t *testing.T) {
 		noise := rapid.Float64Range(-0.1, 0.1)
 		write := rapid.IntRange(200, 10_000) // microseconds: flash to a slow array
 		const turrets, storm, report = 500, 10 * time.Second, time.Second
-		now, reported, placed := noon, noon, 0
+		reported, placed := noon, 0
 		for i := range turrets {
-			now = noon.Add(storm * time.Duration(i) / turrets)
+			now := noon.Add(storm * time.Duration(i) / turrets)
 			if now.Sub(reported) >= report {
 				reported = now
 				for j := range recorders {

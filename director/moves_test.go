@@ -1,0 +1,371 @@
+package director
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/director/provider"
+	"tandem/internal/call"
+)
+
+// others are the recorders that are not this one.
+func (r *rig) others(not *fakeRecorder) []*fakeRecorder {
+	var all []*fakeRecorder
+	for _, name := range r.names() {
+		if rec := r.recorders[name]; rec != not {
+			all = append(all, rec)
+		}
+	}
+	return all
+}
+
+// talk has somebody speak on a turret's handset.
+func (r *rig) talk(session string) {
+	r.tell(callState("c-"+session, "established", r.now), join("l-"+session, "c-"+session, session, r.now))
+	r.settle()
+}
+
+func TestFailover(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	r.talk("s1")
+	dead := r.holder("s1.m1.A")
+	other := r.others(dead)[0]
+	before := maps.Clone(r.dialogs)
+
+	heard := r.now
+	r.pass(100 * time.Millisecond)
+	dead.up = false
+	dead.boot++
+	r.f.recorderDown(r.now, dead.name, "connection refused", heard)
+	r.pass(2 * beat)
+	if len(r.asked) != 2 {
+		t.Fatalf("asked the switch for %d channels, want 2", len(r.asked))
+	}
+	live, idle := r.asked["s1.m1.A"], r.asked["s1.m2.A"]
+	if live.Rank >= idle.Rank {
+		t.Errorf("the live channel has rank %d, the idle one %d", live.Rank, idle.Rank)
+	}
+	if c := other.continued["s1.m1.A"]; c.GetCause() != "failover" || c.GetRecorder() != string(dead.name) || !c.GetSince().AsTime().Equal(heard) {
+		t.Errorf("opened as the continuation of %v", c)
+	}
+	wantEqual(t, "alarms", r.alarmed(), []string{"no_headroom", "recorder_lost"})
+	moving, unrecorded := r.f.unsettled()
+	wantEqual(t, "moving and unrecorded", [2]int{moving, unrecorded}, [2]int{2, 2})
+
+	r.answerAll()
+	r.settle()
+	for id, at := range before {
+		if r.dialogs[id] == at {
+			t.Errorf("%s is still sent to %v", id, at)
+		}
+	}
+	if l := other.legs["l-s1"]; l == nil || l.GetEnd() != nil || other.calls["c-s1"] == nil {
+		t.Errorf("%s was told %v of the leg that goes on", other.name, l)
+	}
+	wantEqual(t, "detached", len(r.detached), 0)
+	_, unrecorded = r.f.unsettled()
+	wantEqual(t, "unrecorded once moved", unrecorded, 0)
+
+	r.connect(dead.name) // with what it held
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+	wantEqual(t, "closed at the old recorder", dead.closed["s1.m1.A"], "moved")
+	moving, _ = r.f.unsettled()
+	wantEqual(t, "moving", moving, 0)
+	wantEqual(t, "alarms", r.alarmed(), []string{})
+	r.tell(provider.LegLeft{Leg: "l-s1", At: r.now})
+	r.settle()
+	for _, rec := range []*fakeRecorder{dead, other} {
+		if rec.legs["l-s1"].GetEnd() == nil {
+			t.Errorf("%s does not know that the leg ended", rec.name)
+		}
+	}
+}
+
+// The recorder that took over dies before the switch has answered.
+func TestSecondFailureDuringFailover(t *testing.T) {
+	r := started(t, "rec-1", "rec-2", "rec-3")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	first := r.holder("s1.m1.A")
+	heard := r.now
+	r.lose(first.name, true)
+	r.pass(2 * beat)
+	second := r.recorders[r.f.channels["s1.m1.A"].recorder]
+	r.lose(second.name, true)
+	r.pass(2 * beat)
+	r.answerAll() // the switch was told of the second one, and now sends there
+	r.settle()
+	var third *fakeRecorder
+	for _, rec := range r.others(first) {
+		if rec != second {
+			third = rec
+		}
+	}
+	for _, id := range []call.ChannelID{"s1.m1.A", "s1.m2.A"} {
+		if held := third.channels[string(id)]; held == nil || r.dialogs[id] != endpointOf(held.GetEndpoint()) {
+			t.Errorf("%s is sent to %v, %s has %v", id, r.dialogs[id], third.name, held)
+		}
+		if c := third.continued[string(id)]; !c.GetSince().AsTime().Equal(heard) {
+			t.Errorf("%s continues %v, was lost at %v", id, c, heard)
+		}
+	}
+	r.connect(first.name)
+	r.connect(second.name)
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+	wantEqual(t, "alarms", r.alarmed(), []string{})
+}
+
+// Without room for all, live channels move and the others are alarms, until there is room.
+func TestFailoverWithoutRoom(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.recorders["rec-2"].unready = "elsewhere"
+	r.f.recorderReports(r.now, "rec-2", r.recorders["rec-2"].load())
+	for _, s := range []string{"s1", "s2", "s3"} {
+		r.tell(logOn(s, r.now)...)
+		r.settle()
+	}
+	r.talk("s2")
+	r.talk("s3")
+	r.recorders["rec-2"].unready, r.recorders["rec-2"].most = "", 2
+	r.f.recorderReports(r.now, "rec-2", r.recorders["rec-2"].load())
+	r.lose("rec-1", true)
+	r.settle()
+	wantEqual(t, "moved", slices.Sorted(maps.Keys(r.recorders["rec-2"].channels)), []string{"s2.m1.A", "s3.m1.A"})
+	r.pass(2 * placeGrace)
+	r.f.raise(r.now)
+	for _, s := range []string{"s1", "s2", "s3"} {
+		if a := r.f.alarms[alarmKey{"no_recorder", s}]; a == nil || !strings.Contains(a.text, "2 of 2 channels") {
+			t.Errorf("%s: alarm %v", s, a)
+		}
+	}
+	r.recorders["rec-2"].most = 6
+	r.f.recorderReports(r.now, "rec-2", r.recorders["rec-2"].load())
+	r.settle()
+	r.connect("rec-1")
+	r.settle()
+	for _, s := range []string{"s1", "s2", "s3"} {
+		r.wantAttached(mixID(s, 1), mixID(s, 2))
+	}
+	wantEqual(t, "on rec-2", len(r.recorders["rec-2"].channels), 6)
+	r.pass(placeGrace)
+	for _, what := range r.alarmed() {
+		if what == "no_recorder" {
+			t.Error("the alarm did not clear")
+		}
+	}
+}
+
+// A drained recorder keeps each channel until its media has moved, and gets
+// nothing more until the drain is undone.
+func TestDrain(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	r.talk("s1")
+	from := r.holder("s1.m1.A")
+	to := r.others(from)[0]
+	drained, err := r.f.commanded(string(from.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	drained.drain = &tandemv1.DrainRequest{}
+	r.pass(3 * beat)
+	if !from.draining || len(r.asked) != 2 || len(from.channels) != 2 || len(to.channels) != 2 {
+		t.Fatalf("draining %v, asked %d, held by both %d and %d", from.draining, len(r.asked), len(from.channels), len(to.channels))
+	}
+	wantEqual(t, "state", drained.stateWord(), "draining")
+	if c := to.continued["s1.m1.A"]; c != nil {
+		t.Errorf("a planned move continues %v", c)
+	}
+	r.answerAll()
+	r.pass(linger / 2)
+	wantEqual(t, "held a moment after", len(from.channels), 2)
+	r.pass(linger)
+	wantEqual(t, "held in the end", len(from.channels), 0)
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+
+	r.tell(logOn("s2", r.now)...)
+	r.settle()
+	wantEqual(t, "the next turret", r.holder("s2.m1.A").name, to.name)
+	drained.drain = &tandemv1.DrainRequest{Undo: true}
+	r.settle()
+	wantEqual(t, "state", drained.stateWord(), "ready")
+	wantEqual(t, "detached", len(r.detached), 0)
+}
+
+// A target that refuses leaves the channel where it is recorded.
+func TestMoveRefused(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	from := r.holder("s1.m1.A")
+	to := r.others(from)[0]
+	to.refuse = "no_port"
+	target := r.f.recorders[to.name]
+	_, channels := r.f.turret("t-s1")
+	if n, err := r.f.moveTo(r.now, channels, "t-s1", target); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+	wantEqual(t, "holder", r.holder("s1.m1.A").name, from.name)
+
+	to.refuse, to.unready = "", "disk: 1.0% free"
+	r.f.recorderReports(r.now, to.name, to.load())
+	_, channels = r.f.turret("u-s1")
+	var none interface{ Error() string }
+	if _, err := r.f.moveTo(r.now, channels, "t-s1", target); err == nil || !errors.As(err, &none) || !strings.Contains(err.Error(), "disk: 1.0% free") {
+		t.Errorf("moved to a recorder that is not ready: %v", err)
+	}
+	if _, err := r.f.commanded("rec-9"); err == nil || !strings.Contains(err.Error(), `no recorder "rec-9"`) {
+		t.Errorf("command for an unknown recorder: %v", err)
+	}
+}
+
+// A switch that refuses to move keeps sending to where it did; that port stays open.
+func TestSwitchRefusesToMove(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	from := r.holder("s1.m1.A")
+	_, channels := r.f.turret("s1")
+	r.f.moveTo(r.now, channels, "t-s1", r.f.recorders[r.others(from)[0].name])
+	for range 5 {
+		r.pass(5 * time.Second)
+		r.answer("s1.m1.A", errors.New("488 Not Acceptable Here"), false)
+		r.answer("s1.m2.A", errors.New("488 Not Acceptable Here"), false)
+		wantEqual(t, "held where it is sent", len(from.channels), 2)
+	}
+	r.pass(5 * time.Second)
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+}
+
+// A director that died between the answer of the switch and the recorder's
+// hearing of it leaves two recorders with the channel. The next one asks again.
+func TestRestartInTheMiddleOfAMove(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		t.Run(fmt.Sprint("switch told ", told), func(t *testing.T) {
+			r := started(t, "rec-1", "rec-2")
+			r.tell(logOn("s1", r.now)...)
+			r.settle()
+			from := r.holder("s1.m1.A")
+			to := r.others(from)[0]
+			_, channels := r.f.turret("s1")
+			r.f.moveTo(r.now, channels, "t-s1", r.f.recorders[to.name])
+			r.pass(3 * beat)
+			if told {
+				for id, req := range r.asked {
+					r.dialogs[id] = req.Endpoint
+				}
+			}
+			r.restartDirector()
+			r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{})
+			r.tell(logOn("s1", noon)...)
+			r.tell(provider.SnapshotEnd{})
+			r.settle()
+			r.wantAttached("s1.m1.A", "s1.m2.A")
+			wantEqual(t, "closed while in use", len(from.closedWhile)+len(to.closedWhile), 0)
+			wantEqual(t, "hung up", len(r.detached), 0)
+		})
+	}
+}
+
+func TestPulse(t *testing.T) {
+	type phase struct {
+		talking int
+		lasts   time.Duration
+	}
+	for name, c := range map[string]struct {
+		phases []phase
+		deaf   bool
+	}{
+		"talking":             {[]phase{{50, 10 * time.Second}}, false},
+		"never heard any":     {[]phase{{0, 10 * time.Second}}, false},
+		"all silent at once":  {[]phase{{50, 5 * time.Second}, {0, 600 * time.Millisecond}}, true},
+		"a hitch":             {[]phase{{50, 5 * time.Second}, {0, 300 * time.Millisecond}, {50, time.Second}}, false},
+		"a few pause":         {[]phase{{5, 10 * time.Second}, {0, 5 * time.Second}}, false},
+		"the floor goes home": {[]phase{{50, 5 * time.Second}, {20, 2 * time.Second}, {6, 3 * time.Second}, {2, 4 * time.Second}, {0, 10 * time.Second}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p pulse
+			now, deaf := noon, false
+			for _, ph := range c.phases {
+				for end := now.Add(ph.lasts); now.Before(end); now = now.Add(100 * time.Millisecond) {
+					deaf = p.beat(now, ph.talking) || deaf
+				}
+			}
+			wantEqual(t, "deaf", deaf, c.deaf)
+		})
+	}
+}
+
+// A recorder that hears nothing loses its channels and is tried again later.
+func TestDeafRecorder(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	deaf := r.holder("s1.m1.A")
+	for range 30 {
+		r.f.recorderBeats(r.now, deaf.name, 40)
+		r.pass(100 * time.Millisecond)
+	}
+	last := r.now
+	for range 6 {
+		r.f.recorderBeats(r.now, deaf.name, 0)
+		r.pass(100 * time.Millisecond)
+	}
+	wantEqual(t, "state", r.f.recorders[deaf.name].stateWord(), "busy")
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+	other := r.holder("s1.m1.A")
+	if other == deaf {
+		t.Fatal("not moved")
+	}
+	if c := other.continued["s1.m1.A"]; c == nil || last.Sub(c.GetSince().AsTime()) > 200*time.Millisecond {
+		t.Errorf("continues %v, last heard %v", c, last)
+	}
+	for range 400 {
+		r.f.recorderBeats(r.now, deaf.name, 0)
+		r.pass(100 * time.Millisecond)
+	}
+	wantEqual(t, "state later", r.f.recorders[deaf.name].stateWord(), "ready")
+}
+
+// One dead channel among many is the switch's to revive; most of them dead are the recorder's.
+func TestDeadChannels(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	for i := range 20 {
+		r.tell(logOn(fmt.Sprint("s", i), r.now)...)
+	}
+	r.settle()
+	r.pass(2 * mediaDead)
+	rec := r.holder("s1.m1.A")
+	before := r.attempts
+	report := rec.load()
+	report.DeadChannels = []string{"s1.m1.A"}
+	for range 5 {
+		r.f.recorderReports(r.now, rec.name, report)
+		r.act()
+		r.settle()
+	}
+	wantEqual(t, "attempts to revive it", r.attempts-before, 1)
+	wantEqual(t, "holder", r.holder("s1.m1.A").name, rec.name)
+	report.DeadChannels = slices.Sorted(maps.Keys(rec.channels))
+	r.f.recorderReports(r.now, rec.name, report)
+	r.act()
+	r.settle()
+	if got := r.holder("s1.m1.A"); got == rec {
+		t.Error("still on a recorder that hears nothing")
+	}
+}
