@@ -116,7 +116,7 @@ func (f *floor) probe(now time.Time, r *recorder, dead []string) {
 			attached++
 		}
 	}
-	if len(dead) >= crowd && 2*len(dead) > attached {
+	if len(dead) >= several && 2*len(dead) > attached {
 		if r.pulse.reason == "" {
 			r.pulse.deaf(now, fmt.Sprintf("hears nothing: %d of %d channels are dead", len(dead), attached))
 			f.deaf(now, r, now.Add(-mediaDead))

@@ -294,7 +294,7 @@ func TestPulse(t *testing.T) {
 		"never heard any":     {[]phase{{0, 10 * time.Second}}, false},
 		"all silent at once":  {[]phase{{50, 5 * time.Second}, {0, 600 * time.Millisecond}}, true},
 		"a hitch":             {[]phase{{50, 5 * time.Second}, {0, 300 * time.Millisecond}, {50, time.Second}}, false},
-		"a few pause":         {[]phase{{5, 10 * time.Second}, {0, 5 * time.Second}}, false},
+		"a few pause":         {[]phase{{20, 10 * time.Second}, {0, 5 * time.Second}}, false},
 		"the floor goes home": {[]phase{{50, 5 * time.Second}, {20, 2 * time.Second}, {6, 3 * time.Second}, {2, 4 * time.Second}, {0, 10 * time.Second}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,9 +8,12 @@ import (
 
 const (
 	// crowd is how many channels must have been talking for their common
-	// silence to mean something: turrets may suppress silence, but so many
-	// people do not all pause at once.
-	crowd = 8
+	// silence to mean something: turrets may suppress silence, and ten lines
+	// all pause at once every few minutes, but so many never do. Fewer are
+	// found out by their channels, which get no RTCP either, within media_dead.
+	crowd = 30
+	// several is how many dead channels are more than a turret's own trouble.
+	several = 5
 	// hush is how long that silence lasts before the recorder counts as deaf.
 	hush = 400 * time.Millisecond
 	// memory is the time over which it is averaged how many talk.
