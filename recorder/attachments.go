@@ -28,6 +28,7 @@ type attachments struct {
 	intake  *intake.Intake
 	host    string
 	limit   int
+	began   time.Time // this process: nothing was heard before
 
 	mu      sync.RWMutex
 	open    map[call.ChannelID]catalog.Attachment
@@ -222,6 +223,29 @@ func (a *attachments) all() []catalog.Attachment {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return slices.SortedFunc(maps.Values(a.open), func(x, y catalog.Attachment) int { return cmp.Compare(x.Num, y.Num) })
+}
+
+// maxDead is how many dead channels are named.
+const maxDead = 1000
+
+// dead are the channels with a dialog for which neither RTP nor RTCP came for
+// the given time: a sender that suppresses silence still sends reports.
+func (a *attachments) dead(now time.Time, after time.Duration) []string {
+	before := now.Add(-after)
+	if a.began.After(before) {
+		return nil
+	}
+	var dead []string
+	for _, row := range a.all() {
+		if len(row.Dialog) == 0 || row.Opened.After(before) || len(dead) == maxDead {
+			continue
+		}
+		s, _ := a.intake.Stats(row.Num)
+		if !s.LastPacket.After(before) && !s.LastControl.After(before) {
+			dead = append(dead, string(row.Channel))
+		}
+	}
+	return dead
 }
 
 // held is the open channels as directors and people see them.

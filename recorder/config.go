@@ -19,6 +19,7 @@ type Config struct {
 	InsecureControl bool   `toml:"insecure_control"`
 	Metrics         string `toml:"metrics"`
 	Dir             string `toml:"dir"`
+	Nice            int    `toml:"nice"`
 
 	Media   MediaConfig   `toml:"media"`
 	RTP     RTPConfig     `toml:"rtp"`
@@ -42,6 +43,7 @@ type RTPConfig struct {
 	Tick          config.Duration `toml:"tick"`
 	Shards        int             `toml:"shards"`
 	ReceiveBuffer int             `toml:"receive_buffer"`
+	MediaDead     config.Duration `toml:"media_dead"`
 }
 
 // JournalConfig says how packets reach the disk.
@@ -70,9 +72,10 @@ const (
 func DefaultConfig() Config {
 	j := journal.DefaultConfig()
 	return Config{
-		Name: "rec-1", Group: "primary", Control: "127.0.0.1:7402", Metrics: "127.0.0.1:9402", Dir: "/var/lib/tandem/recorder",
+		Name: "rec-1", Group: "primary", Control: "127.0.0.1:7402", Metrics: "127.0.0.1:9402", Dir: "/var/lib/tandem/recorder", Nice: -10,
 		Media: MediaConfig{Keep: keepCalls, PreRoll: config.Duration(2 * time.Second), PostRoll: config.Duration(2 * time.Second), Slot: config.Duration(15 * time.Minute)},
-		RTP:   RTPConfig{Host: "127.0.0.1", PortMin: 20000, PortMax: 39998, Tick: config.Duration(50 * time.Millisecond), ReceiveBuffer: 512 << 10},
+		RTP: RTPConfig{Host: "127.0.0.1", PortMin: 20000, PortMax: 39998, Tick: config.Duration(50 * time.Millisecond), ReceiveBuffer: 512 << 10,
+			MediaDead: config.Duration(15 * time.Second)},
 		Journal: JournalConfig{SyncInterval: config.Duration(j.SyncInterval), FileSize: j.FileSize,
 			FileAge: config.Duration(j.FileAge), Queue: j.QueueSize},
 		Limits: LimitsConfig{MaxChannels: 5000, MaxPacketsPer: 250_000, Reserve: 1 << 30},
@@ -93,6 +96,7 @@ func (c Config) Validate() []config.Fault {
 		check.Addr("metrics", c.Metrics)
 	}
 	check.That(c.Dir != "", "dir", "want a directory")
+	check.That(c.Nice >= -20 && c.Nice <= 19, "nice", "%d: want -20 to 19", c.Nice)
 	check.That(c.Media.Keep == keepCalls || c.Media.Keep == keepAll, "media.keep", "%q: want %q or %q", c.Media.Keep, keepCalls, keepAll)
 	check.Between("media.pre_roll", c.Media.PreRoll, 0, config.Duration(time.Minute))
 	check.Between("media.post_roll", c.Media.PostRoll, 0, config.Duration(time.Minute))
@@ -105,6 +109,7 @@ func (c Config) Validate() []config.Fault {
 	check.Between("rtp.tick", c.RTP.Tick, config.Duration(5*time.Millisecond), config.Duration(500*time.Millisecond))
 	check.That(c.RTP.Shards >= 0 && c.RTP.Shards <= 64, "rtp.shards", "%d: want 0 (by channels and cores) to 64", c.RTP.Shards)
 	check.That(c.RTP.ReceiveBuffer >= 64<<10 && c.RTP.ReceiveBuffer <= 64<<20, "rtp.receive_buffer", "%d: want 65536 to 67108864 bytes", c.RTP.ReceiveBuffer)
+	check.Between("rtp.media_dead", c.RTP.MediaDead, config.Duration(time.Second), config.Duration(time.Hour))
 	check.Between("journal.sync_interval", c.Journal.SyncInterval, config.Duration(10*time.Millisecond), config.Duration(10*time.Second))
 	check.That(c.Journal.FileSize >= 1<<20 && c.Journal.FileSize <= 4<<30, "journal.file_size", "%d: want 1048576 to 4294967296 bytes", c.Journal.FileSize)
 	check.Between("journal.file_age", c.Journal.FileAge, config.Duration(time.Second), config.Duration(time.Hour))

@@ -28,12 +28,14 @@ func TestConfigFaults(t *testing.T) {
 	for _, c := range []struct{ text, key string }{
 		{`control = "10.0.0.1:7402"`, "control"},
 		{"insecure_control = true\ncontrol = \"everywhere\"", "control"},
+		{`nice = -21`, "nice"},
 		{"[media]\nkeep = \"some\"", "media.keep"},
 		{"[media]\nslot = \"7m\"", "media.slot"},
 		{"[rtp]\nhost = \"0.0.0.0\"", "rtp.host"},
 		{"[rtp]\nport_min = 20001", "rtp.port_min"},
 		{"[rtp]\nport_max = 19998", "rtp.port_max"},
 		{"[rtp]\ntick = \"1ms\"", "rtp.tick"},
+		{"[rtp]\nmedia_dead = \"0s\"", "rtp.media_dead"},
 		{"[journal]\nqueue = 1", "journal.queue"},
 		{"[limits]\nreserve = -1", "limits.reserve"},
 	} {

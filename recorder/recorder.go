@@ -27,6 +27,7 @@ import (
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
 	"tandem/recorder/journal"
+	"tandem/recorder/load"
 	"tandem/recorder/playback"
 )
 
@@ -40,6 +41,7 @@ func Run(ctx context.Context, cfg Config) error {
 	} else {
 		slog.Warn("control is not encrypted: only this machine can reach it", "control", cfg.Control)
 	}
+	hurry(cfg.Nice)
 	ln, err := net.Listen("tcp", cfg.Control)
 	if err != nil {
 		return fmt.Errorf("listen for control: %w", err)
@@ -66,6 +68,18 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(), r.healthy) })
 	slog.Info("recording", "control", ln.Addr().String(), "dir", cfg.Dir, "keep", cfg.Media.Keep)
 	return g.Wait()
+}
+
+// hurry raises the process's priority; where it may not, it says so and goes on.
+func hurry(nice int) {
+	if nice == 0 {
+		return
+	}
+	if err := load.Raise(nice); err != nil {
+		slog.Warn("no priority: late when others take every core", "err", err)
+		return
+	}
+	slog.Info("priority raised", "nice", nice)
 }
 
 // recorder is everything open.
@@ -108,7 +122,7 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 	if r.catalog, err = catalog.Open(ctx, filepath.Join(cfg.Dir, "catalog.db")); err != nil {
 		return nil, err
 	}
-	r.attachments = &attachments{catalog: r.catalog, intake: r.intake, host: cfg.RTP.Host, limit: cfg.Limits.MaxChannels,
+	r.attachments = &attachments{catalog: r.catalog, intake: r.intake, host: cfg.RTP.Host, limit: cfg.Limits.MaxChannels, began: time.Now(),
 		open: map[call.ChannelID]catalog.Attachment{}}
 	if err := r.attachments.reopen(ctx); err != nil {
 		return nil, err

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -37,7 +39,7 @@ func newBench(t *testing.T) *bench {
 	at := ln.Addr().String()
 	ln.Close()
 	cfg := DefaultConfig()
-	cfg.Control, cfg.Metrics, cfg.Dir = at, "", t.TempDir()
+	cfg.Control, cfg.Metrics, cfg.Dir, cfg.Nice = at, "", t.TempDir(), 0
 	cfg.RTP.PortMin, cfg.RTP.PortMax, cfg.RTP.Tick = 44000, 45998, config.Duration(10*time.Millisecond)
 	cfg.Media.Keep, cfg.Limits.Reserve, cfg.Limits.MaxChannels = keepAll, 0, 3
 	client := rpc.NewClient()
@@ -338,6 +340,42 @@ func TestDrain(t *testing.T) {
 	if got := b.open("b"); got[0].Refused != "" {
 		t.Errorf("not opened at once after the drain: %v", got)
 	}
+}
+
+// A channel with a dialog and without any sign of its far end is named dead; one
+// that sends reports while its people are silent is not.
+func TestDeadChannels(t *testing.T) {
+	b := newBench(t)
+	b.stop()
+	b.cfg.RTP.MediaDead = config.Duration(1500 * time.Millisecond)
+	b.start()
+	opened := b.open("dead", "alive", "waiting")
+	b.settle("dead", "dialog")
+	b.settle("alive", "dialog")
+	alive, err := net.Dial("udp4", hostPort(opened[1].Endpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.Close()
+	report, err := (&rtcp.ReceiverReport{SSRC: 7}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.watch("the dead one", func(m *tandemv1.WatchResponse) bool {
+		if _, err := alive.Write(report); err != nil {
+			t.Fatal(err)
+		}
+		got := m.GetLoad().GetDeadChannels()
+		if len(got) > 0 && !slices.Equal(got, []string{"dead"}) {
+			t.Fatalf("dead: %v", got)
+		}
+		return len(got) > 0
+	})
+	b.say(opened[0].Endpoint, 0, 1)
+	b.watch("its audio", func(m *tandemv1.WatchResponse) bool {
+		alive.Write(report)
+		return m.Load != nil && m.Packets == 1 && len(m.Load.DeadChannels) == 0
+	})
 }
 
 // Heartbeats count packets and say how many channels talk.

@@ -272,6 +272,7 @@ type Stats struct {
 	SSRC        uint32    // of the sender that counts
 	Source      netip.AddrPort
 	LastReport  time.Time // arrival of its newest RTCP sender report; zero: none yet
+	LastControl time.Time // arrival of its newest RTCP of any kind; zero: none yet
 }
 
 // Stats reads a channel's counters; they are at most a tick old.
@@ -285,7 +286,7 @@ func (in *Intake) Stats(num uint32) (Stats, bool) {
 	s := &h.shown
 	st := Stats{
 		Packets: s.packets.Load(), Lost: s.lost.Load(), KernelDrops: s.drops.Load(), SSRC: s.ssrc.Load(),
-		LastPacket: timeOf(s.last.Load()), LastReport: timeOf(s.report.Load()),
+		LastPacket: timeOf(s.last.Load()), LastReport: timeOf(s.report.Load()), LastControl: timeOf(s.control.Load()),
 	}
 	for why := range st.Rejected {
 		st.Rejected[why] = s.rejected[why].Load()

@@ -312,6 +312,7 @@ func (r *reporter) listen(p *peer, data []byte, arrival int64) {
 		r.reject(p)
 		return
 	}
+	p.stream.shown.control.Store(arrival)
 	for _, packet := range packets {
 		sr, ok := packet.(*rtcp.SenderReport)
 		if !ok {

@@ -81,6 +81,7 @@ type shown struct {
 	rejected [reasons]atomic.Uint64
 	source   atomic.Pointer[netip.AddrPort] // of the sender that counts
 	report   atomic.Int64                   // arrival of its newest sender report; the reporter writes it
+	control  atomic.Int64                   // arrival of its newest RTCP; the reporter writes it
 
 	// What a receiver report says of ssrc (RFC 3550 6.4.1).
 	highest  atomic.Uint32

@@ -149,14 +149,21 @@ func (s *syncer) hangs(now time.Time) time.Duration {
 	return now.Sub(s.began)
 }
 
-func (s *syncer) p99(now time.Time) time.Duration {
+// percentile is of the syncs that ended in the latency window; when none did,
+// how long the one that goes on has taken.
+func (s *syncer) percentile(now time.Time, percent int) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.took.p99(now)
-	if !s.began.IsZero() {
-		p = max(p, now.Sub(s.began))
+	recent := s.took.since(now.Add(-latencyWindow))
+	switch {
+	case len(recent) > 0:
+	case s.began.IsZero():
+		return 0
+	default:
+		return now.Sub(s.began)
 	}
-	return p
+	slices.Sort(recent)
+	return recent[(len(recent)*percent-1)/100]
 }
 
 // latencies remembers how long the last things took.
@@ -166,7 +173,7 @@ type latencies struct {
 	next int
 }
 
-// latencyWindow is how far back p99 looks.
+// latencyWindow is how far back percentiles look.
 const latencyWindow = 10 * time.Second
 
 func (l *latencies) add(now time.Time, took time.Duration) {
@@ -174,16 +181,12 @@ func (l *latencies) add(now time.Time, took time.Duration) {
 	l.next = (l.next + 1) % len(l.at)
 }
 
-func (l *latencies) p99(now time.Time) time.Duration {
+func (l *latencies) since(from time.Time) []time.Duration {
 	recent := make([]time.Duration, 0, len(l.at))
 	for i, at := range l.at {
-		if !at.IsZero() && now.Sub(at) <= latencyWindow {
+		if !at.Before(from) {
 			recent = append(recent, l.took[i])
 		}
 	}
-	if len(recent) == 0 {
-		return 0
-	}
-	slices.Sort(recent)
-	return recent[(len(recent)*99-1)/100]
+	return recent
 }

@@ -85,6 +85,7 @@ type Writer struct {
 	bytes  atomic.Uint64
 	broken atomic.Pointer[error]
 	began  atomic.Int64 // the write in progress, since opened; 0: none
+	filled atomic.Int64 // of the current file
 
 	taps  taps
 	syncs syncer
@@ -258,9 +259,12 @@ func (w *Writer) Queue() float64 {
 func (w *Writer) Bytes() uint64  { return w.bytes.Load() }
 func (w *Writer) Blocks() uint64 { return w.blocks.Load() }
 
-// SyncP99 is the 99th percentile of the time a sync took over the last ten
-// seconds, one that still hangs included.
-func (w *Writer) SyncP99() time.Duration { return w.syncs.p99(time.Now()) }
+// Unclosed is how many bytes are in the file being written.
+func (w *Writer) Unclosed() int64 { return w.filled.Load() }
+
+// Sync is a percentile of how long a sync took over the last ten seconds. See
+// Hangs for the one in progress.
+func (w *Writer) Sync(percent int) time.Duration { return w.syncs.percentile(time.Now(), percent) }
 
 // Hangs is how long the write or the sync in progress has not come back; it
 // waits for neither.
@@ -440,6 +444,7 @@ func (w *Writer) writeBlock(f *file, d *Draft) error {
 		return fmt.Errorf("write block: %w", err)
 	}
 	f.offset += int64(len(b))
+	w.filled.Store(f.offset)
 	f.sequence++
 	f.dirty.Store(true)
 	w.blocks.Add(1)
@@ -537,6 +542,7 @@ func (w *Writer) retire() {
 		return
 	}
 	w.current = nil
+	defer w.filled.Store(0)
 	if !f.suspect.Load() {
 		seal := newDraft(headerSize)
 		seal.kind = kindSeal

@@ -105,6 +105,7 @@ func shares(a, b sample) (own, host float64) {
 // Facts is what readiness depends on.
 type Facts struct {
 	Draining     bool
+	MediaDown    string        // why the media network brings nothing; empty: it can
 	Unswept      time.Duration // since the intake last got on with its sockets
 	JournalHangs time.Duration // for which one write or sync has not come back
 	Unmeasured   time.Duration // since DiskFree was known
@@ -137,6 +138,8 @@ func Ready(was bool, f Facts) (ready bool, reason string) {
 		return false, fmt.Sprintf("journal: %v", f.JournalErr)
 	case f.JournalHangs > journalWithin:
 		return false, fmt.Sprintf("journal: the disk has not answered for %v", f.JournalHangs.Round(time.Second))
+	case f.MediaDown != "":
+		return false, "media network down: " + f.MediaDown
 	case f.Unswept > sweptWithin:
 		return false, fmt.Sprintf("intake: sockets not read for %v", f.Unswept.Round(100*time.Millisecond))
 	case f.Unmeasured > measuredWithin:

@@ -23,6 +23,7 @@ func TestReady(t *testing.T) {
 		{"journal behind", true, Facts{JournalQueue: 0.5}, false, "journal: 50 % of its queue waits for the disk"},
 		{"journal hangs", true, Facts{JournalHangs: 2100 * time.Millisecond, Draining: true}, false, "journal: the disk has not answered for 2s"},
 		{"journal slow", true, Facts{JournalHangs: 2 * time.Second}, true, ""},
+		{"cable pulled", true, Facts{MediaDown: "eth1 has no carrier", Draining: true}, false, "media network down: eth1 has no carrier"},
 		{"intake stuck", true, Facts{Unswept: 310 * time.Millisecond}, false, "intake: sockets not read for 300ms"},
 		{"intake late", true, Facts{Unswept: 290 * time.Millisecond}, true, ""},
 		{"disk dumb", true, Facts{Unmeasured: 11 * time.Second, DiskFree: 2000, Reserve: 1000}, false, "disk: not measured for 11s"},

@@ -1539,7 +1539,7 @@ type Load struct {
 	Load1           float64                `protobuf:"fixed64,7,opt,name=load1,proto3" json:"load1,omitempty"`
 	DiskFreeBytes   uint64                 `protobuf:"varint,8,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
 	DiskTotalBytes  uint64                 `protobuf:"varint,9,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
-	DiskWriteMs     float64                `protobuf:"fixed64,10,opt,name=disk_write_ms,json=diskWriteMs,proto3" json:"disk_write_ms,omitempty"`  // p99 of the journal's fdatasync over the last ten seconds
+	DiskWriteMs     float64                `protobuf:"fixed64,10,opt,name=disk_write_ms,json=diskWriteMs,proto3" json:"disk_write_ms,omitempty"`  // median of the journal's fdatasync over the last ten seconds
 	JournalQueue    float64                `protobuf:"fixed64,11,opt,name=journal_queue,json=journalQueue,proto3" json:"journal_queue,omitempty"` // 0-1: blocks waiting, of the bound
 	SocketDrops     uint64                 `protobuf:"varint,12,opt,name=socket_drops,json=socketDrops,proto3" json:"socket_drops,omitempty"`     // datagrams the kernel dropped for full buffers, since start
 	Channels        uint32                 `protobuf:"varint,13,opt,name=channels,proto3" json:"channels,omitempty"`
