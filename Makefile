@@ -7,8 +7,9 @@
 TOOL          := go tool -modfile=tools/go.mod
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 DAEMONS       := director recorder turretsim
+comma         := ,
 
-.PHONY: help build demo test check unit race stories fuzz bench soak generate clean
+.PHONY: help build demo test check unit race stories fuzz lab lab-full bench soak generate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -43,8 +44,14 @@ unit: ## unit tests only, without the race detector
 fuzz: ## every fuzz target for a short while (TIME=3s)
 	@tools/fuzz-smoke $(or $(TIME),3s)
 
-stories: build ## script stories with the real programs, killed and restarted
-	TANDEM_BIN=$(CURDIR)/bin go test -count=1 -timeout 8m ./cli/stories
+stories: build ## script stories with the real programs, killed and restarted; the lab's short form when root
+	TANDEM_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 10m ./cli/stories ./cli/lab
+
+lab: build ## root: break a floor in namespaces in every way, once each (FAULTS="sigkill drain" SEEDS=3 SEED=1)
+	bin/recctl lab --seeds $(or $(SEEDS),1) --seed $(or $(SEED),1) $(subst $(comma), ,$(FAULTS))
+
+lab-full: build ## root: the same with 1,000 channels, 300 live legs and 20 seeds, against the promised gaps (hours)
+	bin/recctl lab --turrets 250 --legs 300 --targets --seeds $(or $(SEEDS),20) --seed $(or $(SEED),1) $(subst $(comma), ,$(FAULTS))
 
 bench: ## packets in at the socket to bytes in the journal, beside a bare drain and a goroutine a socket
 	go test -run '^$$' -bench Intake -benchtime 1x -timeout 20m ./recorder/intake

@@ -111,6 +111,7 @@ func (i *invocation) app() *cli.App {
 			verifyCommand(i),
 			configCommand(i),
 			demoCommand(i),
+			drillCommand(i),
 			labCommand(i),
 		},
 	}
@@ -181,6 +182,15 @@ func arguments(c *cli.Context, names ...string) ([]string, error) {
 
 // site reads the configuration and is ready to reach the site's daemons.
 func (i *invocation) site(c *cli.Context) (*site, error) {
+	cfg, err := i.configuration(c)
+	if err != nil {
+		return nil, err
+	}
+	return newSite(cfg, i.warn), nil
+}
+
+// configuration is the file, with what options say instead.
+func (i *invocation) configuration(c *cli.Context) (Config, error) {
 	file, named := DefaultFile, c.IsSet("config")
 	if named {
 		file = c.String("config")
@@ -190,17 +200,17 @@ func (i *invocation) site(c *cli.Context) (*site, error) {
 		cfg, err = DefaultConfig(), nil
 	}
 	if err != nil {
-		return nil, &exitError{ExitUsage, err}
+		return cfg, &exitError{ExitUsage, err}
 	}
 	if given := c.StringSlice("director"); len(given) > 0 {
 		cfg.Directors = given
 	}
 	for _, a := range cfg.Directors {
 		if err := checkAddress(a); err != nil {
-			return nil, usage("--director %w", err)
+			return cfg, usage("--director %w", err)
 		}
 	}
-	return newSite(cfg, i.warn), nil
+	return cfg, nil
 }
 
 func isTerminal(w io.Writer) bool {

@@ -14,6 +14,8 @@ type Config struct {
 	Directors []string        `toml:"directors"`
 	Recorders []string        `toml:"recorders"`
 	Timeout   config.Duration `toml:"timeout"`
+	Switch    string          `toml:"switch"`
+	TruthLog  string          `toml:"truth_log"`
 }
 
 // DefaultConfig reaches the director of this host.
@@ -32,6 +34,10 @@ func (c Config) Validate() []config.Fault {
 	for n, a := range c.Recorders {
 		err := checkAddress(a)
 		check.That(err == nil, fmt.Sprintf("recorders[%d]", n), "%v", err)
+	}
+	if c.Switch != "" {
+		err := checkAddress(c.Switch)
+		check.That(err == nil, "switch", "%v", err)
 	}
 	check.Between("timeout", c.Timeout, config.Duration(100*time.Millisecond), config.Duration(time.Minute))
 	return check.Faults

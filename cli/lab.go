@@ -65,14 +65,8 @@ func (i *invocation) lab(ctx context.Context, o lab.Options, asJSON bool) error 
 		o.Dir = dir
 		defer os.Remove(dir) // when nothing is left in it
 	}
-	out := i.out
-	if asJSON {
-		out = i.errs
-	}
 	began := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Fprintf(out, "%7.1f s  %s\n", time.Since(began).Seconds(), clean(fmt.Sprintf(format, args...)))
-	}
+	say := i.teller(began, asJSON)
 	var results []scenario.Result
 	err := lab.Run(ctx, o, say, func(r scenario.Result) {
 		results = append(results, r)
@@ -81,19 +75,36 @@ func (i *invocation) lab(ctx context.Context, o lab.Options, asJSON bool) error 
 		}
 	})
 	report := scenario.NewReport(results, o.Turrets, time.Since(began), o.Targets)
-	if asJSON {
-		err = errors.Join(i.json(report), err)
-	} else if len(results) > 0 {
-		fmt.Fprintln(i.out)
-		i.print(faultTable(report))
-	}
-	switch {
+	switch err := errors.Join(i.sayFaults(report, asJSON), err); {
 	case errors.Is(err, context.Canceled):
 		return failed("interrupted; every host of the lab is gone")
 	case err != nil:
 		return failed("lab: %w", err)
 	case !report.Passed:
 		return errFound
+	}
+	return nil
+}
+
+// teller tells of steps as they happen, where JSON does not go.
+func (i *invocation) teller(began time.Time, asJSON bool) func(format string, args ...any) {
+	out := i.out
+	if asJSON {
+		out = i.errs
+	}
+	return func(format string, args ...any) {
+		fmt.Fprintf(out, "%7.1f s  %s\n", time.Since(began).Seconds(), clean(fmt.Sprintf(format, args...)))
+	}
+}
+
+// sayFaults prints a report; one of nothing only as JSON.
+func (i *invocation) sayFaults(report scenario.Report, asJSON bool) error {
+	if asJSON {
+		return i.json(report)
+	}
+	if len(report.Rows) > 0 {
+		fmt.Fprintln(i.out)
+		i.print(faultTable(report))
 	}
 	return nil
 }

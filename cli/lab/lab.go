@@ -98,7 +98,7 @@ func play(ctx context.Context, o Options, s scenario.Scenario, seed uint64, say 
 	if r.Calls, err = f.fallSilent(ctx); err != nil {
 		return r, err
 	}
-	if r.Judgement, err = scenario.Judge(ctx, f.truthLog(), f.media(), r.Fault); err != nil {
+	if r.Judgement, err = scenario.Judge(ctx, f.truthLog(), f.media(), r.Fault, scenario.Everything); err != nil {
 		return r, fmt.Errorf("judge %s: %w; the logs are in %s", s.Name, err, dir)
 	}
 	return r, nil

@@ -2,6 +2,8 @@ package scenario
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +18,16 @@ type Judgement struct {
 	Channels int           // the switch offered
 	LiveLegs int           // on the victims when it happened
 	GapMs    []int64       // of each of those legs: what nobody has of it
-	Verdict  truth.Verdict // of all channels, from beginning to end
+	Verdict  truth.Verdict // of all that was judged
 }
+
+// Scope is how much is judged besides the live legs' gaps.
+type Scope int
+
+const (
+	Everything Scope = iota // every channel from beginning to end, where everything is kept
+	LegsOnly                // the live legs around the fault, where only calls are kept
+)
 
 // before is how much earlier than the fault audio may be missing for it: a
 // recorder that dies had not yet written its last moment.
@@ -32,15 +42,18 @@ const long = 30 * time.Second
 
 // Judge holds what all recorders together have against the switch's truth
 // log. Recorders that cannot be read are an error.
-func Judge(ctx context.Context, truthLog string, recorders []audit.Media, fault Fault) (Judgement, error) {
+func Judge(ctx context.Context, truthLog string, recorders []audit.Media, fault Fault, scope Scope) (Judgement, error) {
 	account, err := truth.Load(truthLog)
 	if err != nil {
 		return Judgement{}, err
 	}
-	channels := account.Channels()
-	everything := audit.Interval{From: account.Origin, To: fault.Ended.Add(tail)}
-	legs := liveLegs(account, fault)
-	j := Judgement{Channels: len(channels)}
+	channels, legs := account.Channels(), liveLegs(account, fault)
+	read := audit.Interval{From: account.Origin, To: fault.Ended.Add(tail)}
+	if scope == LegsOnly {
+		channels = slices.Sorted(maps.Keys(legs))
+		read.From = fault.At.Add(-2 * before)
+	}
+	j := Judgement{Channels: len(account.Channels())}
 	for _, all := range legs {
 		j.LiveLegs += len(all)
 	}
@@ -50,17 +63,25 @@ func Judge(ctx context.Context, truthLog string, recorders []audit.Media, fault 
 	g.SetLimit(readers)
 	for _, id := range channels {
 		g.Go(func() error {
-			recorded, err := recording(ctx, recorders, id, everything)
+			recorded, err := recording(ctx, recorders, id, read)
 			if err != nil {
 				return err
 			}
-			gaps, err := legGaps(account, id, recorded, legs[id])
+			verdicts, err := judgeLegs(account, id, recorded, legs[id])
 			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			j.GapMs = append(j.GapMs, gaps...)
+			for _, v := range verdicts {
+				j.GapMs = append(j.GapMs, v.SentMS-v.RecordedMS)
+				if scope == LegsOnly {
+					add(&j.Verdict, v)
+				}
+			}
+			if scope == LegsOnly {
+				return nil
+			}
 			_, err = whole.Channel(id, recorded.Stretches, recorded.Gaps)
 			return err
 		})
@@ -68,7 +89,9 @@ func Judge(ctx context.Context, truthLog string, recorders []audit.Media, fault 
 	if err := g.Wait(); err != nil {
 		return Judgement{}, err
 	}
-	j.Verdict = whole.Total()
+	if scope == Everything {
+		j.Verdict = whole.Total()
+	}
 	return j, nil
 }
 
@@ -96,8 +119,8 @@ func liveLegs(account *truth.Account, fault Fault) map[string][]audit.Interval {
 	return legs
 }
 
-// legGaps is what is missing of each leg on one channel.
-func legGaps(account *truth.Account, id string, recorded audit.Recording, legs []audit.Interval) (gaps []int64, err error) {
+// judgeLegs judges each leg on one channel.
+func judgeLegs(account *truth.Account, id string, recorded audit.Recording, legs []audit.Interval) (verdicts []truth.Verdict, err error) {
 	for _, i := range legs {
 		part := account.NewJudge()
 		part.From, part.To = i.From, i.To
@@ -106,9 +129,16 @@ func legGaps(account *truth.Account, id string, recorded audit.Recording, legs [
 		if err != nil {
 			return nil, err
 		}
-		gaps = append(gaps, v.SentMS-v.RecordedMS)
+		verdicts = append(verdicts, v)
 	}
-	return gaps, nil
+	return verdicts, nil
+}
+
+// add sums what a report shows.
+func add(sum *truth.Verdict, v truth.Verdict) {
+	sum.SentMS, sum.RecordedMS, sum.GapMS = sum.SentMS+v.SentMS, sum.RecordedMS+v.RecordedMS, sum.GapMS+v.GapMS
+	sum.UnexplainedMS, sum.DuplicatedMS, sum.ForeignMS = sum.UnexplainedMS+v.UnexplainedMS, sum.DuplicatedMS+v.DuplicatedMS, sum.ForeignMS+v.ForeignMS
+	sum.Findings = append(sum.Findings, v.Findings...)
 }
 
 // tail is more than a recording goes on after the last look at the floor.

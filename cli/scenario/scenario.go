@@ -112,3 +112,15 @@ func Find(names ...string) ([]Scenario, error) {
 	}
 	return found, nil
 }
+
+// Anywhere tells whether a scenario can be played on a floor that was not
+// built for it: processes can be reached there, cables and disks cannot.
+func (s Scenario) Anywhere() bool {
+	reachable := []Action{Kill, Start, Freeze, Thaw, Drain, Undrain}
+	for _, a := range slices.Concat(s.Harm, s.Heal) {
+		if !slices.Contains(reachable, a) {
+			return false
+		}
+	}
+	return s.Quality.Perfect() && !s.Tight
+}

@@ -59,6 +59,7 @@ var floors = map[string]int{
 	"cli":           commands,
 	"cli/audit":     commands,
 	"cli/demo":      commands,
+	"cli/drill":     commands,
 	"cli/lab":       commands,
 	"cli/process":   commands,
 	"cli/scenario":  commands,
