@@ -102,7 +102,6 @@ func TestErrors(t *testing.T) {
 		{site.config, "calls --secondary perhaps", ExitUsage, "want hide, fill or show"},
 		{site.config, "export c7 --format mp3", ExitUsage, "want wav or flac"},
 		{site.config, "export c7 -o - --json", ExitUsage, "both want stdout"},
-		{site.config, "export c7 --format flac", ExitFailed, "only WAV can be mixed here; --format wav, or -o DIR/"},
 		{site.config, "export nothing", ExitFailed, `no call or leg "nothing" with audio; recctl calls lists`},
 		{site.config, "export c9 -o no/such/dir/x.wav", ExitFailed, "write no/such/dir/x.wav"},
 		{site.config, "listen nobody -o -", ExitFailed, `no channel or turret "nobody" is being recorded; recctl channels lists`},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/recording"
 )
 
 func exportCommand(i *invocation) *cli.Command {
@@ -28,6 +30,10 @@ func exportCommand(i *invocation) *cli.Command {
 a name that ends in /) a file for each leg. A single leg keeps the bytes that
 were on the line; only a mix is converted to linear PCM. A call that still lasts
 is exported as far as it has come.
+
+Parts on several recorders are put together here, in memory: 8 kB a second and
+channel. When a recorder cannot be reached, what the others hold is written, and
+the exit status is 1: what it alone holds is missing.
 
 With --json an object a line for each file: file, call, leg, start, duration_ms,
 codec, sample_rate, size, sha256, channels[], recorders[], gaps[{from,to,cause}].`,
@@ -67,7 +73,7 @@ codec, sample_rate, size, sha256, channels[], recorders[], gaps[{from,to,cause}]
 					return err
 				}
 			}
-			return nil
+			return s.partial()
 		},
 	}
 }
@@ -93,54 +99,159 @@ func isDir(output string) bool {
 // take is one piece of audio wanted as one file.
 type take struct {
 	call    string
-	legs    []legRow // of the call that are in it; none when only the leg's id is known
+	leg     string   // the only one in it; empty: the whole call
+	legs    []legRow // in it
 	sources []source // more than one are mixed
 	format  tandemv1.Format
 }
 
-// source is a request that any of the peers may fulfil, the best first.
+// source is what to ask for: a call or a leg, which the first of the peers makes,
+// or a channel, which is stitched from what all of them hold.
 type source struct {
 	peers   []peer
 	request *tandemv1.ExportRequest
 }
 
-// takes is what to ask of whom for the call or leg with this id. A call whose
-// legs one recorder holds is mixed there; legs on several are mixed here.
+// takes is what to ask of whom for the call or leg with this id.
 func (s *site) takes(ctx context.Context, id string, format tandemv1.Format, eachLeg bool) ([]take, error) {
-	rows, err := s.call(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	peers, err := s.findRecorders(ctx)
+	rows, leg, err := s.find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	rows, _, _ = selectCopies(rows, "fill")
-	return planTakes(id, rows, peers, format, eachLeg), nil
+	if err := s.addHolders(ctx, rows); err != nil {
+		return nil, err
+	}
+	if takes := planTakes(leg, rows, s.reached(), format, eachLeg); len(takes) > 0 {
+		return takes, nil
+	}
+	return nil, failed("no call or leg %q with audio; recctl calls lists those there are", id)
 }
 
-func planTakes(id string, rows []legRow, peers []peer, format tandemv1.Format, eachLeg bool) []take {
-	if len(rows) == 0 { // not a call: a leg, if anything
-		return []take{{sources: []source{{peers, &tandemv1.ExportRequest{Leg: id, Format: format}}}, format: format}}
+// find is the call with this id or, when there is none, the leg.
+func (s *site) find(ctx context.Context, id string) (rows []legRow, leg string, err error) {
+	if rows, err = s.call(ctx, id); err != nil || len(rows) > 0 {
+		return rows, "", err
 	}
+	for _, p := range s.reached() {
+		a, err := s.openAt(ctx, p, &tandemv1.ExportRequest{Leg: id})
+		if err != nil {
+			continue // it has no such leg, or nothing of it
+		}
+		a.Close()
+		if of := s.callOf(ctx, p, id, a.start); of != "" {
+			rows, err = s.call(ctx, of)
+			return slices.DeleteFunc(rows, func(r legRow) bool { return r.leg.Id != id }), id, err
+		}
+	}
+	return nil, "", nil
+}
+
+// callOf looks up a leg's call by when its audio began: there is no other way
+// from a leg's id to its call.
+func (s *site) callOf(ctx context.Context, p peer, leg string, start time.Time) string {
+	question := &tandemv1.SearchCallsRequest{From: timestamppb.New(start), To: timestamppb.New(start.Add(time.Second)), Limit: 10_000}
+	a := ask(ctx, s, []peer{p}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.SearchCallsResponse], error) {
+		return s.media(p).SearchCalls(ctx, connect.NewRequest(question))
+	})[0]
+	if a.err != nil {
+		return ""
+	}
+	for _, r := range a.value.Msg.Legs {
+		if r.GetLeg().GetId() == leg {
+			return r.GetCall().GetId()
+		}
+	}
+	return ""
+}
+
+// addHolders adds to legs the recorders that hold media of them and know
+// nothing of the leg: one may be killed before it is told.
+func (s *site) addHolders(ctx context.Context, rows []legRow) error {
+	peers := s.reached()
+	if len(peers) < 2 {
+		return nil
+	}
+	for n := range rows {
+		channel := rows[n].channel()
+		if channel == "" {
+			continue
+		}
+		answers, err := heard(s, "recorder", ask(ctx, s, peers, func(ctx context.Context, p peer) ([]*tandemv1.Segment, error) {
+			return recording.Segments(ctx, s.recorder(p), channel, rows[n].interval())
+		}))
+		if err != nil {
+			return err
+		}
+		for _, a := range answers {
+			if len(a.value) > 0 && !slices.Contains(rows[n].recorders, a.peer.name) {
+				rows[n].recorders = append(rows[n].recorders, a.peer.name)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *site) recorder(p peer) recording.Recorder {
+	return recording.Recorder{Name: p.name, Media: s.media(p)}
+}
+
+// planTakes makes one file of the legs or, of each leg, one. What a single
+// recorder holds it mixes itself; else each channel is fetched from all.
+func planTakes(leg string, rows []legRow, peers []peer, format tandemv1.Format, eachLeg bool) []take {
+	if eachLeg {
+		var each []take
+		for _, r := range rows {
+			each = append(each, planTakes(r.leg.Id, []legRow{r}, peers, format, false)...)
+		}
+		return each
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	t := take{call: rows[0].call.Id, leg: leg, legs: rows, format: format}
 	holders := map[string]bool{}
-	var sources []source
-	var each []take
 	for _, r := range rows {
 		for _, name := range r.recorders {
 			holders[name] = true
 		}
-		src := source{peersNamed(peers, r.recorders), &tandemv1.ExportRequest{Leg: r.leg.Id, Format: format}}
-		sources = append(sources, src)
-		each = append(each, take{call: id, legs: []legRow{r}, sources: []source{src}, format: format})
 	}
 	switch {
-	case eachLeg:
-		return each
-	case len(holders) == 1:
-		sources = []source{{peersNamed(peers, rows[0].recorders), &tandemv1.ExportRequest{Call: id, Format: format}}}
+	case len(holders) > 1:
+		t.sources = channelSources(rows, peers)
+	case leg != "":
+		t.sources = []source{{peersNamed(peers, rows[0].recorders), &tandemv1.ExportRequest{Leg: leg, Format: format}}}
+	default:
+		t.sources = []source{{peersNamed(peers, rows[0].recorders), &tandemv1.ExportRequest{Call: t.call, Format: format}}}
 	}
-	return []take{{call: id, legs: rows, sources: sources, format: format}}
+	if len(t.sources) == 0 {
+		return nil
+	}
+	return []take{t}
+}
+
+// channelSources are the channels of legs, each for as long as a leg was on it:
+// legs that share a channel are heard once.
+func channelSources(rows []legRow, peers []peer) []source {
+	rows = slices.Clone(rows)
+	slices.SortStableFunc(rows, func(a, b legRow) int { return a.start().Compare(b.start()) })
+	var sources []source
+	last := map[string]*tandemv1.ExportRequest{}
+	for _, r := range rows {
+		channel := r.channel()
+		if channel == "" {
+			continue
+		}
+		if q := last[channel]; q != nil && (q.To == nil || !r.start().After(at(q.To))) {
+			if r.leg.End == nil || q.To != nil && at(r.leg.End).After(at(q.To)) {
+				q.To = r.leg.End
+			}
+			continue
+		}
+		last[channel] = &tandemv1.ExportRequest{Channel: channel, From: r.leg.Start, To: r.leg.End}
+		sources = append(sources, source{peers, last[channel]})
+	}
+	return sources
 }
 
 // peersNamed are the peers with these names, or all of them when a name is
@@ -194,12 +305,6 @@ func (i *invocation) export(ctx context.Context, s *site, t take, output string,
 		i.sayGaps(i.errs, audio.gaps)
 		return nil
 	}
-	if len(t.legs) == 0 {
-		t.legs = s.legAt(ctx, t.sources[0], audio.start)
-	}
-	if len(t.legs) > 0 {
-		t.call = t.legs[0].call.Id
-	}
 	file := output
 	if file == "" || dir {
 		file = filepath.Join(output, fileName(t, audio.start.In(i.zone)))
@@ -214,42 +319,17 @@ func (i *invocation) export(ctx context.Context, s *site, t take, output string,
 		return failed("%s arrived damaged (sha256 %s, the recorder sent %s); try again", file, sum, audio.sha256)
 	}
 	if asJSON {
-		leg := ""
-		if len(t.sources) == 1 {
-			leg = t.sources[0].request.Leg
-		}
-		return i.json(written{file, t.call, leg, stamp(audio.start), audio.duration.Milliseconds(), audio.codec, audio.rate, n, sum, list(audio.channels), list(audio.recorders), gapsJSON(audio.gaps)})
+		return i.json(written{file, t.call, t.leg, stamp(audio.start), audio.duration.Milliseconds(), audio.codec, audio.rate, n, sum, list(audio.channels), list(audio.recorders), gapsJSON(audio.gaps)})
 	}
 	fmt.Fprintf(i.out, "%s  %s from %s, %s\n", clean(file), length(audio.duration), i.clock(audio.start), size(uint64(n)))
 	i.sayGaps(i.out, audio.gaps)
 	return nil
 }
 
-func (i *invocation) sayGaps(w io.Writer, gaps []*tandemv1.Gap) {
+func (i *invocation) sayGaps(w io.Writer, gaps []gap) {
 	for _, g := range gaps {
-		fmt.Fprintf(w, "  missing %s from %s to %s: %s\n", length(gapLength(g)), i.instant(g.From), i.instant(g.To), clean(g.Cause))
+		fmt.Fprintf(w, "  missing %s from %s to %s: %s\n", length(g.length()), i.instant(g.from), i.instant(g.to), clean(strings.TrimSpace(g.cause+" "+g.between())))
 	}
-}
-
-// legAt looks up the leg that a source exports, by when its audio began: there
-// is no other way from a leg's id to its call. It only gives the file a better
-// name, so no answer is no error.
-func (s *site) legAt(ctx context.Context, src source, start time.Time) []legRow {
-	question := &tandemv1.SearchCallsRequest{From: timestamppb.New(start), To: timestamppb.New(start.Add(time.Second)), Limit: 10_000}
-	for _, a := range ask(ctx, s, src.peers, func(ctx context.Context, p peer) (*tandemv1.SearchCallsResponse, error) {
-		r, err := s.media(p).SearchCalls(ctx, connect.NewRequest(question))
-		if err != nil {
-			return nil, err
-		}
-		return r.Msg, nil
-	}) {
-		for _, r := range a.value.GetLegs() {
-			if r.GetLeg().GetId() == src.request.Leg {
-				return mergeLegs([]*tandemv1.LegDetail{{Record: r}})
-			}
-		}
-	}
-	return nil
 }
 
 // writeFile puts all of r into the file, which appears only when it is whole.
@@ -280,9 +360,7 @@ func writeFile(file string, r io.Reader, also io.Writer) (sum string, n int64, e
 func fileName(t take, start time.Time) string {
 	var parts []string
 	switch {
-	case len(t.legs) == 0:
-		parts = []string{t.sources[0].request.Leg}
-	case len(t.sources) == 1 && t.sources[0].request.Leg != "":
+	case t.leg != "":
 		leg := t.legs[0].leg
 		parts = []string{t.call, leg.Id, t.legs[0].agent(), leg.Device, leg.Source}
 		if strings.HasPrefix(leg.Id, t.call) { // as is usual; saying it twice helps nobody
@@ -317,7 +395,7 @@ type audio struct {
 	rate      uint32
 	channels  []string
 	recorders []string
-	gaps      []*tandemv1.Gap
+	gaps      []gap
 	sha256    string
 }
 
@@ -326,13 +404,10 @@ func (a *audio) Close() { a.close() }
 
 // open starts a take. Its caller closes the audio.
 func (s *site) open(ctx context.Context, t take) (*audio, error) {
-	if len(t.sources) == 1 {
+	if len(t.sources) == 1 && t.sources[0].request.Channel == "" {
 		return s.openSource(ctx, t.sources[0])
 	}
-	if t.format == tandemv1.Format_FORMAT_FLAC {
-		return nil, failed("the legs of %s are on several recorders, and only WAV can be mixed here; --format wav, or -o DIR/ for a file a leg", t.call)
-	}
-	return s.mix(ctx, t)
+	return s.gather(ctx, t)
 }
 
 // openSource asks one peer after another until one has what is wanted.
@@ -350,7 +425,11 @@ func (s *site) openSource(ctx context.Context, src source) (*audio, error) {
 			return nil, nobody("recorder", errs)
 		}
 	}
-	return nil, failed("no call or leg %q with audio; recctl calls lists those there are", src.request.Call+src.request.Leg)
+	return nil, noAudio(src.request.Call + src.request.Leg)
+}
+
+func noAudio(id string) error {
+	return failed("nothing of %q was recorded; recctl show says which recorder had it", id)
 }
 
 func (s *site) openAt(ctx context.Context, p peer, request *tandemv1.ExportRequest) (*audio, error) {
@@ -410,7 +489,7 @@ func (r *exportReader) Read(b []byte) (int, error) {
 		case *tandemv1.ExportResponse_Data:
 			r.rest = part.Data
 		case *tandemv1.ExportResponse_Trailer:
-			r.audio.gaps, r.audio.sha256, r.ended = part.Trailer.Gaps, part.Trailer.Sha256, true
+			r.audio.gaps, r.audio.sha256, r.ended = gapsOf(part.Trailer.Gaps, r.peer.name), part.Trailer.Sha256, true
 		}
 	}
 	n := copy(b, r.rest)

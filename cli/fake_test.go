@@ -95,7 +95,7 @@ type fakeRecorder struct {
 	tandemv1connect.UnimplementedMediaServiceHandler
 	legs     []*tandemv1.LegDetail
 	channels []*tandemv1.HeldChannel
-	exports  map[string]fakeExport // by call or leg
+	exports  map[string]fakeExport // by call, leg or channel
 	findings []*tandemv1.Finding
 	heard    []*tandemv1.ListenResponse
 	searched chan *tandemv1.SearchCallsRequest // nil: not wanted
@@ -146,7 +146,7 @@ func (f *fakeRecorder) ListChannels(context.Context, *connect.Request[tandemv1.L
 }
 
 func (f *fakeRecorder) Export(_ context.Context, r *connect.Request[tandemv1.ExportRequest], stream *connect.ServerStream[tandemv1.ExportResponse]) error {
-	e, ok := f.exports[r.Msg.Call+r.Msg.Leg]
+	e, ok := f.exports[r.Msg.Call+r.Msg.Leg+r.Msg.Channel]
 	if !ok {
 		return connect.NewError(connect.CodeNotFound, errors.New("no such call or leg"))
 	}
@@ -169,6 +169,22 @@ func (f *fakeRecorder) Export(_ context.Context, r *connect.Request[tandemv1.Exp
 	for _, m := range messages {
 		if err := stream.Send(m); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (f *fakeRecorder) ListSegments(_ context.Context, r *connect.Request[tandemv1.ListSegmentsRequest], stream *connect.ServerStream[tandemv1.ListSegmentsResponse]) error {
+	for _, l := range f.legs {
+		for _, p := range l.Parts {
+			for _, s := range p.Segments {
+				if s.Channel != r.Msg.Channel {
+					continue
+				}
+				if err := stream.Send(&tandemv1.ListSegmentsResponse{Segment: s}); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
@@ -390,8 +406,9 @@ func firstRecorder() *fakeRecorder {
 			},
 		},
 		exports: map[string]fakeExport{
-			"c9":   {start: noon.Add(-50 * time.Second), samples: bytes.Repeat([]byte{0x80}, 4000)},
-			"c7.1": {start: noon.Add(-10*time.Minute + 2*time.Second), samples: bytes.Repeat([]byte{0x90}, 8000), gaps: []*tandemv1.Gap{gap}},
+			"c9":      {start: noon.Add(-50 * time.Second), samples: bytes.Repeat([]byte{0x80}, 4000)},
+			"c7.1":    {start: noon.Add(-10*time.Minute + 2*time.Second), samples: bytes.Repeat([]byte{0x90}, 8000), gaps: []*tandemv1.Gap{gap}},
+			"s2.m1.A": {start: noon.Add(-10*time.Minute + 2*time.Second), samples: bytes.Repeat([]byte{0x90}, 8000), gaps: []*tandemv1.Gap{gap}},
 		},
 	}
 }
@@ -406,7 +423,8 @@ func secondRecorder() *fakeRecorder {
 			Parts: []*tandemv1.Part{{Recorder: "rec-2", Channel: "s10.m1.A", From: after(-9 * time.Minute), To: after(-8 * time.Minute)}},
 		}},
 		exports: map[string]fakeExport{
-			"c7.2": {start: noon.Add(-10*time.Minute + 2500*time.Millisecond), samples: bytes.Repeat([]byte{0x90}, 8000)},
+			"c7.2":     {start: noon.Add(-10*time.Minute + 2500*time.Millisecond), samples: bytes.Repeat([]byte{0x90}, 8000)},
+			"s10.m1.A": {start: noon.Add(-10*time.Minute + 2500*time.Millisecond), samples: bytes.Repeat([]byte{0x90}, 8000)},
 		},
 	}
 }

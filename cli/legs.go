@@ -6,7 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/recording"
 	"tandem/internal/call"
 )
 
@@ -18,8 +21,9 @@ type legRow struct {
 	secondary bool
 	recorders []string
 	state     string
-	gapMs     int64 // the parts' gaps together
+	gapMs     int64 // of the whole leg; before stitch, the records' together
 	parts     []*tandemv1.Part
+	missing   []gap // by stitch, in order
 }
 
 // mergeLegs makes one row of all that several recorders hold of a leg. Each
@@ -130,16 +134,78 @@ func (r legRow) duration(now time.Time) time.Duration {
 
 func (r legRow) partCount() int { return max(len(r.parts), len(r.recorders)) }
 
-// gaps are those of all parts, in order.
-func (r legRow) gaps() []*tandemv1.Gap {
-	var gaps []*tandemv1.Gap
+// channel is the one that holds most of the leg; empty when none holds any.
+func (r legRow) channel() string {
+	held := map[string]time.Duration{}
+	best := ""
 	for _, p := range r.parts {
-		gaps = append(gaps, p.Gaps...)
+		held[p.Channel] += at(p.To).Sub(at(p.From))
+		for _, g := range p.Gaps {
+			held[p.Channel] -= at(g.To).Sub(at(g.From))
+		}
 	}
-	slices.SortStableFunc(gaps, func(a, b *tandemv1.Gap) int { return at(a.From).Compare(at(b.From)) })
-	return slices.CompactFunc(gaps, func(a, b *tandemv1.Gap) bool {
-		return a.Cause == b.Cause && at(a.From).Equal(at(b.From)) && at(a.To).Equal(at(b.To))
-	})
+	for _, p := range r.parts {
+		if best == "" || held[p.Channel] > held[best] {
+			best = p.Channel
+		}
+	}
+	if best == "" && len(r.leg.Channels) > 0 {
+		return r.leg.Channels[0]
+	}
+	return best
+}
+
+// interval is from the leg's begin to its end; without end while it lasts.
+func (r legRow) interval() recording.Interval {
+	return recording.Interval{From: r.start(), To: at(r.leg.End)}
+}
+
+// gap is what is missing, and the recorders on both sides of it, where known.
+type gap struct {
+	from, to      time.Time
+	cause         string
+	before, after string
+}
+
+func (g gap) length() time.Duration { return g.to.Sub(g.from) }
+
+// between names the two recorders that a gap lies between; empty when it does
+// not.
+func (g gap) between() string {
+	if g.before == "" || g.after == "" || g.before == g.after {
+		return ""
+	}
+	return "between " + g.before + " and " + g.after
+}
+
+// gapsOf are gaps as one recorder tells them.
+func gapsOf(list []*tandemv1.Gap, recorder string) []gap {
+	gaps := make([]gap, len(list))
+	for n, g := range list {
+		gaps[n] = gap{at(g.From), at(g.To), g.Cause, recorder, recorder}
+	}
+	return gaps
+}
+
+// stitch makes one leg of parts on several recorders: each part is where it has
+// media, and missing is what nobody has.
+func (r *legRow) stitch() {
+	if len(r.parts) == 1 {
+		r.missing = gapsOf(r.parts[0].Gaps, r.parts[0].Recorder)
+	}
+	if len(r.parts) < 2 {
+		return
+	}
+	held, missing := recording.Stitch(r.parts, r.interval())
+	r.gapMs = 0
+	for _, g := range missing {
+		r.missing = append(r.missing, gap{g.From, g.To, string(g.Cause), g.Before, g.After})
+		r.gapMs += g.Length.Milliseconds()
+	}
+	for n, p := range r.parts {
+		r.parts[n] = &tandemv1.Part{Recorder: p.Recorder, Channel: p.Channel, From: timestamppb.New(held[n].From), To: timestamppb.New(held[n].To), Segments: p.Segments, Gaps: p.Gaps}
+	}
+	slices.SortStableFunc(r.parts, func(a, b *tandemv1.Part) int { return at(a.From).Compare(at(b.From)) })
 }
 
 func (r legRow) agent() string {

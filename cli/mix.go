@@ -4,56 +4,126 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"io"
+	"slices"
 	"time"
 
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/recording"
 	"tandem/internal/media"
 )
 
-// track is the samples of one leg from an instant on.
-type track struct {
-	start   time.Time
-	samples []int16
-}
-
-// mix fetches every source of a take and adds them up, each at its time.
-func (s *site) mix(ctx context.Context, t take) (*audio, error) {
-	var tracks []track
-	mixed := &audio{close: func() {}}
+// gather fetches every source of a take, each stitched from what all recorders
+// hold, and makes one file of them: of one source, as it was on the line; of
+// several, their sum.
+func (s *site) gather(ctx context.Context, t take) (*audio, error) {
+	whole := &audio{close: func() {}}
+	var heard []recording.Recording
 	for _, src := range t.sources {
-		a, err := s.openSource(ctx, src)
+		r, err := s.stitched(ctx, src)
 		if err != nil {
 			return nil, err
 		}
-		format, samples, err := media.ReadWAV(a)
-		if err == nil {
-			_, err = io.Copy(io.Discard, a) // to the trailer, which says what is missing
+		if len(r.Samples) == 0 {
+			continue
 		}
-		a.Close()
-		if err != nil {
-			return nil, failed("read leg %s: %w", src.request.Leg, err)
+		heard = append(heard, r)
+		whole.channels = append(whole.channels, src.request.Channel)
+		whole.recorders = append(whole.recorders, r.Recorders...)
+		for _, g := range r.Gaps {
+			whole.gaps = append(whole.gaps, gap{g.From, g.To, string(g.Cause), g.Before, g.After})
 		}
-		if mixed.rate != 0 && mixed.rate != uint32(format.SampleRate) {
-			return nil, failed("the legs of %s differ in sample rate; -o DIR/ writes a file for each", t.call)
-		}
-		mixed.rate = uint32(format.SampleRate)
-		mixed.channels = append(mixed.channels, a.channels...)
-		mixed.recorders = append(mixed.recorders, a.recorders...)
-		mixed.gaps = append(mixed.gaps, a.gaps...)
-		tracks = append(tracks, track{a.start, format.Linear(samples)})
 	}
-	mixed.recorders = distinct(mixed.recorders, func(name string) string { return name })
-	sum := addTracks(tracks, int(mixed.rate))
-	mixed.start = sum.start
-	mixed.duration = time.Duration(len(sum.samples)) * time.Second / time.Duration(mixed.rate)
-	header := media.WAVHeader(media.WAVFormat{SampleRate: int(mixed.rate)}, int64(len(sum.samples)))
-	body, err := binary.Append(header[:], binary.LittleEndian, sum.samples)
+	if len(heard) == 0 {
+		return nil, noAudio(t.call)
+	}
+	whole.recorders = distinct(whole.recorders, func(name string) string { return name })
+	slices.SortStableFunc(whole.gaps, func(a, b gap) int { return a.from.Compare(b.from) })
+	return whole, whole.fill(heard, t.format)
+}
+
+// stitched is a channel as all the source's peers together have it. A peer that
+// fails now is one more that is left out.
+func (s *site) stitched(ctx context.Context, src source) (recording.Recording, error) {
+	q := src.request
+	good, err := heardRecorders(s, fetch(ctx, src.peers, func(ctx context.Context, p peer) (*recording.Take, error) {
+		return recording.Read(ctx, s.recorder(p), q.Channel, recording.Interval{From: at(q.From), To: at(q.To)})
+	}))
 	if err != nil {
-		return nil, failed("write mix: %w", err)
+		return recording.Recording{}, err
 	}
-	mixed.size = int64(len(body))
-	mixed.Reader = bytes.NewReader(body)
-	return mixed, nil
+	var takes []*recording.Take
+	for _, a := range good {
+		takes = append(takes, a.value)
+	}
+	return recording.Join(takes), nil
+}
+
+// fill makes the file: the bytes that were on the line where it is one channel
+// as WAV, else linear samples.
+func (a *audio) fill(heard []recording.Recording, format tandemv1.Format) error {
+	if len(heard) == 1 && format == tandemv1.Format_FORMAT_WAV {
+		r := heard[0]
+		samples := len(r.Samples) / r.Format.SampleSize()
+		header := media.WAVHeader(r.Format, int64(samples))
+		a.put(r.Start, samples, append(header[:], r.Samples...))
+		a.codec = string(r.Format.Codec)
+		return nil
+	}
+	tracks := make([]track, len(heard))
+	for n, r := range heard {
+		tracks[n] = track{r.Start, r.Format.Linear(r.Samples)}
+	}
+	sum := addTracks(tracks, sampleRate)
+	encode := encodeWAV
+	if format == tandemv1.Format_FORMAT_FLAC {
+		encode = encodeFLAC
+	}
+	body, err := encode(sum.samples)
+	if err != nil {
+		return failed("write mix: %w", err)
+	}
+	a.put(sum.start, len(sum.samples), body)
+	return nil
+}
+
+// sampleRate is that of every G.711 channel.
+const sampleRate = 8000
+
+// put makes body, a file of so many samples, the audio.
+func (a *audio) put(start time.Time, samples int, body []byte) {
+	a.start, a.rate, a.size = start, sampleRate, int64(len(body))
+	a.duration = time.Duration(samples) * (time.Second / sampleRate)
+	a.Reader = bytes.NewReader(body)
+}
+
+func encodeWAV(samples []int16) ([]byte, error) {
+	header := media.WAVHeader(media.WAVFormat{SampleRate: sampleRate}, int64(len(samples)))
+	return binary.Append(header[:], binary.LittleEndian, samples)
+}
+
+func encodeFLAC(samples []int16) ([]byte, error) {
+	var file bytes.Buffer
+	encoder, err := media.NewFLACWriter(&file, sampleRate, int64(len(samples)))
+	if err != nil {
+		return nil, err
+	}
+	for block := range slices.Chunk(samples, media.FLACBlock) {
+		wide := make([]int32, len(block))
+		for n, v := range block {
+			wide[n] = int32(v)
+		}
+		if err := encoder.WriteBlock(wide); err != nil {
+			return nil, err
+		}
+	}
+	err = encoder.Close()
+	return file.Bytes(), err
+}
+
+// track is the samples of one channel from an instant on.
+type track struct {
+	start   time.Time
+	samples []int16
 }
 
 // addTracks sums tracks from the first instant of any to the last. What is too

@@ -13,10 +13,12 @@ import (
 
 func playCommand(i *invocation) *cli.Command {
 	return &cli.Command{
-		Name:        "play",
-		Usage:       "hear a call or one leg",
-		ArgsUsage:   "CALL|LEG",
-		Description: "Pipes WAV to the first of aplay, paplay, play (of sox) and ffplay that is installed.",
+		Name:      "play",
+		Usage:     "hear a call or one leg",
+		ArgsUsage: "CALL|LEG",
+		Description: `Pipes WAV to the first of aplay, paplay, play (of sox) and ffplay that is installed.
+Parts on several recorders are heard as one; exit status 1 when one of them cannot
+be reached, and what it alone holds was not to be heard.`,
 		Action: func(c *cli.Context) error {
 			given, err := arguments(c, "CALL|LEG")
 			if err != nil {
@@ -48,6 +50,9 @@ func playCommand(i *invocation) *cli.Command {
 				return err
 			})
 			i.sayGaps(i.errs, audio.gaps)
+			if err == nil {
+				err = s.partial()
+			}
 			return err
 		},
 	}

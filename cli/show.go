@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -69,7 +70,11 @@ func (s *site) call(ctx context.Context, id string) ([]legRow, error) {
 	for _, a := range answers {
 		details = append(details, a.value.Legs...)
 	}
-	return mergeLegs(details), nil
+	rows := mergeLegs(details)
+	for n := range rows {
+		rows[n].stitch()
+	}
+	return rows, nil
 }
 
 // whyMissing says what the cause of a gap means.
@@ -96,6 +101,7 @@ func (i *invocation) showCall(rows []legRow) {
 			stateCell(r.state), gapCell(r.gapMs), text(r.leg.Accuracy), text(r.group), text(strings.Join(r.recorders, " ")))
 	}
 	i.print(&t)
+	i.sayParts(rows)
 	segments := table{heading: []string{"LEG", "RECORDER", "CHANNEL", "FROM", "TO", "CODEC", "PACKETS", "LOST", "SIZE", "FILE"}}
 	gaps := table{heading: []string{"LEG", "GAP FROM", "TO", "LENGTH", "CAUSE", "WHY"}}
 	for _, r := range rows {
@@ -109,8 +115,8 @@ func (i *invocation) showCall(rows []legRow) {
 					number("%d", s.Packets), number("%d", s.Lost), number("%s", size(s.Size)), text(file))
 			}
 		}
-		for _, g := range r.gaps() {
-			gaps.add(text(r.leg.Id), text(i.instant(g.From)), text(i.instant(g.To)), gapCell(gapLength(g).Milliseconds()), text(g.Cause), text(whyMissing[call.Cause(g.Cause)]))
+		for _, g := range r.missing {
+			gaps.add(text(r.leg.Id), text(i.instant(g.from)), text(i.instant(g.to)), gapCell(g.length().Milliseconds()), text(g.cause), text(cmp.Or(g.between(), whyMissing[call.Cause(g.cause)])))
 		}
 	}
 	for _, t := range []table{segments, gaps} {
@@ -125,12 +131,38 @@ func (i *invocation) showCall(rows []legRow) {
 	fmt.Fprintf(i.out, "\nhear it: recctl play %s   keep it: recctl export %s\n", clean(c.Id), clean(c.Id))
 }
 
-// instant is a time of day to the millisecond.
-func (i *invocation) instant(t interface{ AsTime() time.Time }) string {
-	return t.AsTime().In(i.zone).Format("15:04:05.000")
+// sayParts lists the parts of legs that lie on several recorders, and what is
+// missing between them.
+func (i *invocation) sayParts(rows []legRow) {
+	for _, r := range rows {
+		if len(r.parts) < 2 {
+			continue
+		}
+		fmt.Fprintf(i.out, "\nleg %s is on several recorders:\n", clean(r.leg.Id))
+		for n, p := range r.parts {
+			if n > 0 {
+				i.sayBetween(r.parts[n-1], p, r.missing)
+			}
+			fmt.Fprintf(i.out, "  %s from %s to %s on %s\n", clean(p.Channel), i.instant(at(p.From)), i.instant(at(p.To)), clean(p.Recorder))
+		}
+	}
 }
 
-func gapLength(g *tandemv1.Gap) time.Duration { return at(g.To).Sub(at(g.From)) }
+func (i *invocation) sayBetween(before, after *tandemv1.Part, missing []gap) {
+	lost := false
+	for _, g := range missing {
+		if g.before == before.Recorder && g.after == after.Recorder && before.Recorder != after.Recorder {
+			lost = true
+			fmt.Fprintf(i.out, "  %s %s %s\n", i.paint(yellow, clean(g.cause)), length(g.length()), clean(g.between()))
+		}
+	}
+	if !lost {
+		fmt.Fprintf(i.out, "  nothing is missing between %s and %s\n", clean(before.Recorder), clean(after.Recorder))
+	}
+}
+
+// instant is a time of day to the millisecond.
+func (i *invocation) instant(t time.Time) string { return t.In(i.zone).Format("15:04:05.000") }
 
 type gapJSON struct {
 	From  stamp  `json:"from"`
@@ -138,10 +170,10 @@ type gapJSON struct {
 	Cause string `json:"cause"`
 }
 
-func gapsJSON(gaps []*tandemv1.Gap) []gapJSON {
+func gapsJSON(gaps []gap) []gapJSON {
 	j := make([]gapJSON, len(gaps))
 	for n, g := range gaps {
-		j[n] = gapJSON{stampOf(g.From), stampOf(g.To), g.Cause}
+		j[n] = gapJSON{stamp(g.from), stamp(g.to), g.cause}
 	}
 	return j
 }
@@ -177,7 +209,7 @@ type legDetailJSON struct {
 }
 
 func (r legRow) detailJSON(now time.Time) legDetailJSON {
-	j := legDetailJSON{legJSON: r.json(now), Parts: []partJSON{}, Gaps: gapsJSON(r.gaps())}
+	j := legDetailJSON{legJSON: r.json(now), Parts: []partJSON{}, Gaps: gapsJSON(r.missing)}
 	for _, p := range r.parts {
 		part := partJSON{p.Recorder, p.Channel, stampOf(p.From), stampOf(p.To), []segmentJSON{}}
 		for _, s := range p.Segments {

@@ -26,6 +26,7 @@ type site struct {
 	directors []peer
 	recorders []peer // those configured; the directors know more
 	found     []peer // by findRecorders, once
+	unreached []peer // of those found: they gave no answer
 	timeout   time.Duration
 	warn      func(format string, args ...any)
 }
@@ -73,12 +74,19 @@ type answer[T any] struct {
 // ask puts one question to all peers at once; each has the site's timeout.
 // The answers stand in the order of the peers.
 func ask[T any](ctx context.Context, s *site, peers []peer, question func(context.Context, peer) (T, error)) []answer[T] {
+	return fetch(ctx, peers, func(ctx context.Context, p peer) (T, error) {
+		ctx, cancel := context.WithTimeout(ctx, s.timeout)
+		defer cancel()
+		return question(ctx, p)
+	})
+}
+
+// fetch is ask without a timeout, for what may take long.
+func fetch[T any](ctx context.Context, peers []peer, question func(context.Context, peer) (T, error)) []answer[T] {
 	answers := make([]answer[T], len(peers))
 	var wg sync.WaitGroup
 	for n, p := range peers {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, s.timeout)
-			defer cancel()
 			value, err := question(ctx, p)
 			answers[n] = answer[T]{p, value, err}
 		})
@@ -245,11 +253,40 @@ func askRecorders[T any](ctx context.Context, s *site, question func(context.Con
 	if err != nil {
 		return nil, err
 	}
-	return heard(s, "recorder", ask(ctx, s, peers, func(ctx context.Context, p peer) (*T, error) {
+	return heardRecorders(s, ask(ctx, s, peers, func(ctx context.Context, p peer) (*T, error) {
 		r, err := question(ctx, s.media(p))
 		if err != nil {
 			return nil, err
 		}
 		return r.Msg, nil
 	}))
+}
+
+// heardRecorders is heard, and remembers who gave no answer.
+func heardRecorders[T any](s *site, answers []answer[T]) ([]answer[T], error) {
+	good, err := heard(s, "recorder", answers)
+	for _, a := range answers {
+		if a.err != nil && !slices.Contains(s.unreached, a.peer) {
+			s.unreached = append(s.unreached, a.peer)
+		}
+	}
+	return good, err
+}
+
+// reached are the recorders found that gave an answer whenever they were asked.
+func (s *site) reached() []peer {
+	return slices.DeleteFunc(slices.Clone(s.found), func(p peer) bool { return slices.Contains(s.unreached, p) })
+}
+
+// partial is the error of audio that may lack what a recorder holds that gave
+// no answer; nil when all of them did.
+func (s *site) partial() error {
+	if len(s.unreached) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, p := range s.unreached {
+		lines = append(lines, p.name+" cannot be reached: what it alone holds is missing from this audio")
+	}
+	return failed("%s", strings.Join(lines, "\n"))
 }
