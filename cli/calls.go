@@ -135,36 +135,35 @@ func (s *site) search(ctx context.Context, question *tandemv1.SearchCallsRequest
 		rows, f.more = rows[:limit], true
 		sortLegs(rows)
 	}
-	if err := s.measure(ctx, rows); err != nil {
-		return f, err
-	}
+	s.measure(ctx, rows)
 	rows, f.hidden, f.fills = selectCopies(rows, secondary)
 	f.calls = calls(rows)
 	return f, nil
 }
 
 // measure finds what is missing of legs on several recorders: one has what
-// another misses, so their records' gaps do not add up.
-func (s *site) measure(ctx context.Context, rows []legRow) error {
+// another misses, so their records' gaps do not add up. Where that cannot be
+// found the sum stands.
+func (s *site) measure(ctx context.Context, rows []legRow) {
 	whole := map[string][]legRow{} // by call
 	for n, r := range rows {
 		if len(r.recorders) < 2 || r.gapMs == 0 {
 			continue
 		}
-		if _, ok := whole[r.call.Id]; !ok {
-			legs, err := s.call(ctx, r.call.Id)
-			if err != nil {
-				return err
+		legs, ok := whole[r.call.Id]
+		if !ok {
+			var err error
+			if legs, err = s.call(ctx, r.call.Id); err != nil {
+				s.warn("gaps of call %s not measured: %v", r.call.Id, err)
 			}
 			whole[r.call.Id] = legs
 		}
-		for _, l := range whole[r.call.Id] {
+		for _, l := range legs {
 			if l.leg.Id == r.leg.Id && l.group == r.group {
 				rows[n].gapMs, rows[n].parts = l.gapMs, l.parts
 			}
 		}
 	}
-	return nil
 }
 
 // selectCopies hides the legs of secondary groups, all of them or those that

@@ -16,8 +16,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"connectrpc.com/connect"
-
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/demo"
 	"tandem/internal/config"
@@ -392,7 +390,7 @@ func TestListenFollows(t *testing.T) {
 	packet := &tandemv1.ListenResponse{Codec: tandemv1.Codec_CODEC_PCMU, Payload: bytes.Repeat([]byte{0x90}, 160)}
 	for name, first := range map[string]*fakeRecorder{
 		"closed": {heard: []*tandemv1.ListenResponse{packet}, leaves: true},
-		"died":   {heard: []*tandemv1.ListenResponse{packet}, leaves: true, broken: connect.NewError(connect.CodeUnavailable, io.ErrUnexpectedEOF)},
+		"died":   {heard: []*tandemv1.ListenResponse{packet}, died: make(chan struct{})},
 	} {
 		site := newFakeSite(t)
 		first.channels = []*tandemv1.HeldChannel{{Channel: channel(ann, "m1", "HS.L"), Opened: after(-time.Hour), LastPacket: after(0)}}

@@ -100,8 +100,9 @@ type fakeRecorder struct {
 	heard    []*tandemv1.ListenResponse
 	searched chan *tandemv1.SearchCallsRequest // nil: not wanted
 	broken   error
-	cut      bool // streams end before their last message
-	leaves   bool // the channels close when they have been heard
+	cut      bool          // streams end before their last message
+	leaves   bool          // the channels close when they have been heard
+	died     chan struct{} // not nil: closed when the channels have been heard, which then stay silent
 	mu       sync.Mutex
 }
 
@@ -190,7 +191,7 @@ func (f *fakeRecorder) ListSegments(_ context.Context, r *connect.Request[tandem
 	return nil
 }
 
-func (f *fakeRecorder) Listen(_ context.Context, _ *connect.Request[tandemv1.ListenRequest], stream *connect.ServerStream[tandemv1.ListenResponse]) error {
+func (f *fakeRecorder) Listen(ctx context.Context, _ *connect.Request[tandemv1.ListenRequest], stream *connect.ServerStream[tandemv1.ListenResponse]) error {
 	for _, m := range f.heard {
 		if err := stream.Send(m); err != nil {
 			return err
@@ -200,6 +201,10 @@ func (f *fakeRecorder) Listen(_ context.Context, _ *connect.Request[tandemv1.Lis
 	defer f.mu.Unlock()
 	if f.leaves {
 		f.channels = nil
+	}
+	if f.died != nil {
+		close(f.died)
+		<-ctx.Done()
 	}
 	return f.broken
 }
@@ -224,6 +229,13 @@ func (f *fakeRecorder) Verify(_ context.Context, r *connect.Request[tandemv1.Ver
 // serve answers on a loopback port until the test ends.
 func serve(t *testing.T, path string, handler http.Handler) (address string) {
 	t.Helper()
+	return serveUntil(t, nil, path, handler)
+}
+
+// serveUntil is serve until died is closed, if that comes before: then every
+// connection breaks, as when a process is killed.
+func serveUntil(t *testing.T, died <-chan struct{}, path string, handler http.Handler) (address string) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -233,6 +245,13 @@ func serve(t *testing.T, path string, handler http.Handler) (address string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- rpc.Serve(ctx, ln, mux) }()
+	go func() {
+		select {
+		case <-died:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -249,7 +268,7 @@ func (f *fakeDirector) serve(t *testing.T) string {
 
 func (f *fakeRecorder) serve(t *testing.T) string {
 	path, handler := tandemv1connect.NewMediaServiceHandler(f)
-	return serve(t, path, handler)
+	return serveUntil(t, f.died, path, handler)
 }
 
 // closedPort is a loopback address where nothing listens.

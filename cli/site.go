@@ -247,13 +247,12 @@ func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
 	return s.found, nil
 }
 
-// askRecorders puts one question to every recorder.
+// askRecorders puts one question to every recorder that has answered so far.
 func askRecorders[T any](ctx context.Context, s *site, question func(context.Context, tandemv1connect.MediaServiceClient) (*connect.Response[T], error)) ([]answer[*T], error) {
-	peers, err := s.findRecorders(ctx)
-	if err != nil {
+	if _, err := s.findRecorders(ctx); err != nil {
 		return nil, err
 	}
-	return heardRecorders(s, ask(ctx, s, peers, func(ctx context.Context, p peer) (*T, error) {
+	return heardRecorders(s, ask(ctx, s, s.reached(), func(ctx context.Context, p peer) (*T, error) {
 		r, err := question(ctx, s.media(p))
 		if err != nil {
 			return nil, err
