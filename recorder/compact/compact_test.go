@@ -16,6 +16,7 @@ import (
 	"tandem/internal/media"
 	"tandem/recorder/catalog"
 	"tandem/recorder/journal"
+	"tandem/recorder/journaltest"
 	"tandem/recorder/segment"
 )
 
@@ -138,7 +139,7 @@ func TestContinuation(t *testing.T) {
 		}},
 		{"heard here before and compacted", nil, func(f *floor, l *line) {
 			f.talk(l, 50)
-			f.note(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: "moved"}})
+			f.w.Put(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: "moved"}})
 			f.rotate()
 			f.step()
 		}, func(base time.Time) catalog.Gap {
@@ -165,9 +166,9 @@ func TestContinuation(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			f.note(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.now, Cause: "moved"}})
+			f.w.Put(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.now, Cause: "moved"}})
 			f.lines = []*line{l}
-			f.note(opened(l.Channel))
+			f.w.Put(journaltest.Opened(l.Channel))
 			first := l.next(f.now, "")
 			first.marker = true // says nothing of another recorder's silence
 			f.arrive(l, first)
@@ -196,7 +197,7 @@ func TestContinuation(t *testing.T) {
 // Whatever senders, networks, kills and crashes do: every journalled packet is
 // in one segment at its place, and every hole is silence or a gap with its cause.
 func TestCompactAgainstModel(t *testing.T) {
-	dir, n := memory(t), 0
+	dir, n := journaltest.Memory(t), 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		own := filepath.Join(dir, fmt.Sprint(n))
@@ -246,7 +247,7 @@ func TestCompactAgainstModel(t *testing.T) {
 			"disk": func(t *rapid.T) {
 				l, from := pick(t), f.now
 				f.lose(l, rapid.IntRange(2, 500).Draw(t, "packets"), call.CauseDisk)
-				f.note(journal.Note{Dropped: &journal.Dropped{Num: l.Num, From: from, To: f.now, Packets: 1, Cause: call.CauseDisk}})
+				f.w.Put(journal.Note{Dropped: &journal.Dropped{Num: l.Num, From: from, To: f.now, Packets: 1, Cause: call.CauseDisk}})
 				f.talk(l, 2)
 			},
 			"silence": func(t *rapid.T) {
@@ -435,7 +436,7 @@ func TestUnlistedChannelEnds(t *testing.T) {
 	gone, stays := f.line(media.PCMU), f.line(media.PCMU)
 	f.talk(gone, 50)
 	f.rotate()
-	f.note(journal.Note{Closed: &journal.Closed{Num: gone.Num, At: f.now, Cause: "logged_off"}})
+	f.w.Put(journal.Note{Closed: &journal.Closed{Num: gone.Num, At: f.now, Cause: "logged_off"}})
 	f.rotate() // this file will be lost
 	f.talk(stays, 50)
 	f.rotate()
@@ -606,9 +607,8 @@ func BenchmarkCompact(b *testing.B) {
 	const channels, seconds = 4000, 5
 	f := newFloor(b, b.TempDir(), func(c *Config) { c.Slot = 24 * time.Hour })
 	defer f.close()
-	f.stop()
-	f.fileSize = 64 << 20
-	f.start()
+	f.w.Stop()
+	f.w = journaltest.Start(b, f.cfg.Journal, 64<<20)
 	for range channels {
 		f.line(media.PCMU)
 	}

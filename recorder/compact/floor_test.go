@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sort"
 	"testing"
@@ -22,48 +19,24 @@ import (
 	"tandem/internal/media"
 	"tandem/recorder/catalog"
 	"tandem/recorder/journal"
+	"tandem/recorder/journaltest"
 	"tandem/recorder/segment"
 )
 
-// TestMain keeps the property tests short enough to run at every change;
-// -rapid.checks asks for more.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	asked := false
-	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
-	if !asked {
-		if err := flag.Set("rapid.checks", "30"); err != nil {
-			panic(err)
-		}
-	}
-	slog.SetDefault(slog.New(slog.DiscardHandler))
-	os.Exit(m.Run())
-}
-
-// tester is what *testing.T and *rapid.T share.
-type tester interface {
-	Helper()
-	Fatal(...any)
-	Fatalf(string, ...any)
-	Errorf(string, ...any)
-	Logf(string, ...any)
-}
+func TestMain(m *testing.M) { journaltest.Main(m) }
 
 // floor is a recorder whose packets and clock a test makes, around a real
 // journal, catalog and compactor; and the model of what must come out.
 type floor struct {
-	t        tester
-	dir      string
-	cfg      Config
-	cat      *catalog.Catalog
-	c        *Compactor
-	w        *journal.Writer
-	stop     func()
-	boot     int
-	fileSize int64
-	now      time.Time // of the floor
-	lines    []*line
-	crashAt  string
+	t       journaltest.T
+	dir     string
+	cfg     Config
+	cat     *catalog.Catalog
+	c       *Compactor
+	w       *journaltest.Journal
+	now     time.Time // of the floor
+	lines   []*line
+	crashAt string
 }
 
 // line is a channel's sender, and what of it was journalled.
@@ -90,9 +63,9 @@ type sent struct {
 
 var errCrash = errors.New("abandoned by the test")
 
-func newFloor(t tester, dir string, change func(*Config)) *floor {
+func newFloor(t journaltest.T, dir string, change func(*Config)) *floor {
 	t.Helper()
-	f := &floor{t: t, dir: dir, fileSize: 1 << 20, cfg: DefaultConfig(), now: time.Now().UTC().Add(-24 * time.Hour).Truncate(time.Minute).Add(7 * time.Second)}
+	f := &floor{t: t, dir: dir, cfg: DefaultConfig(), now: time.Now().UTC().Add(-24 * time.Hour).Truncate(time.Minute).Add(7 * time.Second)}
 	f.cfg.Journal, f.cfg.Media, f.cfg.Slot = filepath.Join(dir, "journal"), filepath.Join(dir, "media"), 10*time.Second
 	f.cfg.KeepAll = true
 	if change != nil {
@@ -103,12 +76,12 @@ func newFloor(t tester, dir string, change func(*Config)) *floor {
 		t.Fatal(err)
 	}
 	f.restartCompactor()
-	f.start()
+	f.w = journaltest.Start(t, f.cfg.Journal, 1<<20)
 	return f
 }
 
 func (f *floor) close() {
-	f.stop()
+	f.w.Stop()
 	f.cat.Close()
 }
 
@@ -124,61 +97,12 @@ func (f *floor) restartCompactor() {
 	}
 }
 
-// memory is a folder where syncing costs nothing.
-func memory(t *testing.T) string {
-	dir, err := os.MkdirTemp("/dev/shm", "tandem")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
-// start boots the recorder.
-func (f *floor) start() {
-	f.boot++
-	cfg := journal.DefaultConfig()
-	cfg.Boot, cfg.SyncInterval, cfg.FileSize, cfg.BlockSize, cfg.QueueSize = fmt.Sprint(f.boot), time.Hour, f.fileSize, 128<<10, 1<<20
-	w, err := journal.Open(f.cfg.Journal, cfg)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	f.w = w
-	f.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.t.Fatal(err)
-		}
-	}
-	for _, l := range f.lines {
-		f.note(opened(l.Channel))
-	}
-}
-
-func (f *floor) note(n journal.Note) {
-	f.t.Helper()
-	err := journal.ErrFull
-	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, journal.ErrFull) && time.Now().Before(deadline); {
-		runtime.Gosched()
-		err = f.w.Note(n)
-	}
-	if err != nil {
-		f.t.Fatal(err)
-	}
-}
-
-// opened is a note of its own: the journal keeps what it is given.
-func opened(c journal.Channel) journal.Note { return journal.Note{Opened: &c} }
-
 func (f *floor) line(codec media.Codec) *line {
 	num := uint32(len(f.lines) + 1)
 	l := &line{Channel: journal.Channel{Num: num, ID: call.ChannelID(fmt.Sprintf("s%d.m1.A", num)), Copy: call.CopyA, Codec: codec, PayloadType: codec.PayloadType(), Opened: f.now},
 		ssrc: num * 1000, seq: uint16(65000 + num), ts: 1<<32 - 9000, clock: f.now, rnd: rand.New(rand.NewPCG(1, uint64(num)))}
 	f.lines = append(f.lines, l)
-	f.note(opened(l.Channel))
+	f.w.Put(journaltest.Opened(l.Channel))
 	return l
 }
 
@@ -209,26 +133,15 @@ func (l *line) datagram(s sent) []byte {
 
 // arrive journals packets of a line.
 func (f *floor) arrive(l *line, packets ...sent) {
-	d := f.draft()
+	d := f.w.Block()
 	for _, s := range packets {
 		if !d.Add(l.Num, s.at.UnixNano(), l.datagram(s)) {
 			f.w.Append(d)
-			d = f.draft()
+			d = f.w.Block()
 			d.Add(l.Num, s.at.UnixNano(), l.datagram(s))
 		}
 	}
 	f.w.Append(d)
-}
-
-func (f *floor) draft() *journal.Draft {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		if d := f.w.Draft(0); d != nil {
-			return d
-		}
-		runtime.Gosched()
-	}
-	f.t.Fatal("the journal takes no block")
-	return nil
 }
 
 // talk sends n packets on a line, 20 ms apart.
@@ -253,9 +166,7 @@ func (f *floor) silence(d time.Duration) { f.now = f.now.Add(d) }
 // rotate closes the journal file, as old as the floor's clock says.
 func (f *floor) rotate() {
 	f.t.Helper()
-	if err := f.w.Rotate(context.Background()); err != nil {
-		f.t.Fatal(err)
-	}
+	f.w.Close()
 	f.age()
 }
 
@@ -275,10 +186,13 @@ func (f *floor) age() {
 
 // reboot kills and restarts the recorder; meanwhile the line sends n packets.
 func (f *floor) reboot(l *line, n int) {
-	f.stop()
+	f.w.Stop()
 	f.age()
 	f.lose(l, n, call.CauseInterrupted)
-	f.start()
+	f.w.Restart()
+	for _, l := range f.lines {
+		f.w.Put(journaltest.Opened(l.Channel))
+	}
 }
 
 // step compacts; a crash is followed by another compactor.
@@ -299,7 +213,7 @@ func (f *floor) step() Summary {
 func (f *floor) end() []catalog.Segment {
 	f.t.Helper()
 	for _, l := range f.lines {
-		f.note(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: "logged_off"}})
+		f.w.Put(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: "logged_off"}})
 	}
 	f.rotate()
 	f.now = f.now.Add(time.Minute)
@@ -492,7 +406,7 @@ func (f *floor) checkGaps(l *line, own []catalog.Segment, kept keptAt) {
 // clock shows its next timestamp.
 func (f *floor) report(l *line, skew time.Duration) {
 	at := f.now.Add(skew)
-	f.note(journal.Note{Reported: &journal.Reported{Num: l.Num, SSRC: l.ssrc, RTP: l.ts, NTP: toNTP(at), Arrival: f.now.UnixNano()}})
+	f.w.Put(journal.Note{Reported: &journal.Reported{Num: l.Num, SSRC: l.ssrc, RTP: l.ts, NTP: toNTP(at), Arrival: f.now.UnixNano()}})
 }
 
 func toNTP(t time.Time) uint64 {

@@ -7,15 +7,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -30,39 +27,19 @@ import (
 	"tandem/recorder/catalog"
 	"tandem/recorder/compact"
 	"tandem/recorder/journal"
+	"tandem/recorder/journaltest"
 	"tandem/recorder/playback"
 )
 
-// TestMain keeps the property tests short enough to run at every change;
-// -rapid.checks asks for more.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	asked := false
-	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
-	if !asked {
-		if err := flag.Set("rapid.checks", "30"); err != nil {
-			panic(err)
-		}
-	}
-	slog.SetDefault(slog.New(slog.DiscardHandler))
-	os.Exit(m.Run())
-}
-
-type tester interface {
-	Helper()
-	Fatal(...any)
-	Fatalf(string, ...any)
-}
+func TestMain(m *testing.M) { journaltest.Main(m) }
 
 // floor is a recorder without sockets: a real journal, compactor and catalog,
 // fed by the test, beside a model of what each line said.
 type floor struct {
-	t      tester
+	t      journaltest.T
 	dir    string
 	cat    *catalog.Catalog
-	w      *journal.Writer
-	boot   int
-	stop   func()
+	w      *journaltest.Journal
 	cfg    compact.Config
 	c      *compact.Compactor
 	player *playback.Player
@@ -86,7 +63,7 @@ type gap struct {
 	cause    call.Cause
 }
 
-func newFloor(t tester, dir string, slot time.Duration) *floor {
+func newFloor(t journaltest.T, dir string, slot time.Duration) *floor {
 	t.Helper()
 	f := &floor{t: t, dir: dir, base: time.Now().UTC().Truncate(time.Second)}
 	var err error
@@ -97,57 +74,22 @@ func newFloor(t tester, dir string, slot time.Duration) *floor {
 	f.cfg.Journal, f.cfg.Media, f.cfg.Slot, f.cfg.KeepAll = filepath.Join(dir, "journal"), filepath.Join(dir, "media"), slot, true
 	f.c = compact.New(f.cfg, f.cat)
 	f.player = playback.New(playback.Config{Journal: f.cfg.Journal, Media: f.cfg.Media}, f.cat)
-	f.start()
+	f.w = journaltest.Start(t, f.cfg.Journal, 1<<20)
 	return f
 }
 
-// start boots the recorder.
-func (f *floor) start() {
-	f.boot++
-	cfg := journal.DefaultConfig()
-	cfg.Boot, cfg.FileSize, cfg.BlockSize, cfg.QueueSize, cfg.SyncInterval = fmt.Sprint(f.boot), 1<<20, 128<<10, 1<<20, time.Hour
-	w, err := journal.Open(f.cfg.Journal, cfg)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	f.w = w
-	f.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			f.t.Fatal(err)
-		}
-	}
-}
-
 func (f *floor) close() {
-	f.stop()
+	f.w.Stop()
 	f.cat.Close()
 }
-
-// opened is a note of its own: the journal keeps what it is given.
-func opened(c journal.Channel) journal.Note { return journal.Note{Opened: &c} }
 
 func (f *floor) line(id call.ChannelID, codec media.Codec) *line {
 	num := uint32(len(f.lines) + 1)
 	l := &line{Channel: journal.Channel{Num: num, ID: id, Copy: call.CopyA, Codec: codec, PayloadType: codec.PayloadType(), Opened: f.base},
 		seq: 65500, rnd: rand.New(rand.NewPCG(2, uint64(num)))}
 	f.lines = append(f.lines, l)
-	f.note(opened(l.Channel))
+	f.w.Put(journaltest.Opened(l.Channel))
 	return l
-}
-
-func (f *floor) note(n journal.Note) {
-	err := journal.ErrFull
-	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, journal.ErrFull) && time.Now().Before(deadline); {
-		runtime.Gosched()
-		err = f.w.Note(n)
-	}
-	if err != nil {
-		f.t.Fatal(err)
-	}
 }
 
 // firstTS is the RTP timestamp of a line's first sample; it wraps soon.
@@ -174,19 +116,9 @@ func (f *floor) at(sample int) time.Time {
 	return f.base.Add(time.Duration(sample) * 125 * time.Microsecond)
 }
 
-func (f *floor) draft() *journal.Draft {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
-		if d := f.w.Draft(0); d != nil {
-			return d
-		}
-	}
-	f.t.Fatal("the journal takes no block")
-	return nil
-}
-
 func (f *floor) talk(l *line, n int) {
 	for n > 0 {
-		d := f.draft()
+		d := f.w.Block()
 		for ; n > 0; n-- {
 			arrival, datagram := f.packet(l)
 			if !d.Add(l.Num, arrival.UnixNano(), datagram) {
@@ -214,42 +146,26 @@ func (f *floor) lose(l *line, n int) {
 
 // reboot kills and restarts the recorder while a line sends n packets.
 func (f *floor) reboot(l *line, n int) {
-	f.stop()
+	f.w.Stop()
 	f.lose(l, n)
 	l.gaps[len(l.gaps)-1].cause = call.CauseInterrupted
-	f.start()
+	f.w.Restart()
 	for _, l := range f.lines {
-		f.note(opened(l.Channel))
-	}
-}
-
-func (f *floor) rotate() {
-	f.t.Helper()
-	if err := f.w.Rotate(context.Background()); err != nil {
-		f.t.Fatal(err)
+		f.w.Put(journaltest.Opened(l.Channel))
 	}
 }
 
 func (f *floor) compact() {
 	f.t.Helper()
-	f.rotate()
+	f.w.Close()
 	if _, err := f.c.Step(context.Background()); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-// written waits until everything appended is in the journal's file.
-func (f *floor) written() {
-	for deadline := time.Now().Add(10 * time.Second); f.w.Queue() > 0; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			f.t.Fatal("the journal is not written")
-		}
-	}
-}
-
 func (f *floor) export(r playback.Request) (playback.Header, playback.Trailer, []byte) {
 	f.t.Helper()
-	f.written()
+	f.w.Settle()
 	e, err := f.player.Export(context.Background(), r)
 	if err != nil {
 		f.t.Fatalf("%+v: %v", r, err)
@@ -286,7 +202,7 @@ func (f *floor) window(from, to int) catalog.Window {
 // Wherever the samples are, in sealed segments, open ones or the journal, an
 // export holds exactly them, and its gaps are exactly what was lost.
 func TestExportAgainstModel(t *testing.T) {
-	dir, n := memory(t), 0
+	dir, n := journaltest.Memory(t), 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		own := filepath.Join(dir, fmt.Sprint(n))
@@ -315,7 +231,7 @@ func TestExportAgainstModel(t *testing.T) {
 				f.reboot(l, rapid.IntRange(1, 300).Draw(t, "packets"))
 				f.talk(l, 1)
 			},
-			"rotate":  func(*rapid.T) { f.rotate() },
+			"rotate":  func(*rapid.T) { f.w.Close() },
 			"compact": func(*rapid.T) { f.compact() },
 			"export": func(t *rapid.T) {
 				from := rapid.IntRange(0, len(l.said)-1).Draw(t, "from")
@@ -392,7 +308,7 @@ func TestOneInsideAnother(t *testing.T) {
 		speaker.Num = ssrc // the SSRC of what it sends
 		for range packets {
 			arrival, datagram := f.packet(speaker)
-			d := f.draft()
+			d := f.w.Block()
 			d.Add(l.Num, arrival.UnixNano(), datagram)
 			f.w.Append(d)
 		}
@@ -439,11 +355,11 @@ func TestContinuation(t *testing.T) {
 	defer f.close()
 	before := f.line("a", media.PCMU)
 	f.talk(before, 100)
-	f.note(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.at(16_000), Cause: "moved"}})
+	f.w.Put(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.at(16_000), Cause: "moved"}})
 	l := &line{Channel: before.Channel, rnd: before.rnd}
 	l.Num = 2
 	l.Continues = call.Continuation{Recorder: "rec-2", Cause: call.CauseFailover, Since: f.at(8_000)}
-	f.note(opened(l.Channel))
+	f.w.Put(journaltest.Opened(l.Channel))
 	f.silence(l, 40_000)
 	f.talk(l, 100)
 	for _, stage := range []string{"in the journal", "in segments"} {
@@ -456,24 +372,14 @@ func TestContinuation(t *testing.T) {
 	}
 }
 
-// memory is a folder where syncing costs nothing.
-func memory(t *testing.T) string {
-	dir, err := os.MkdirTemp("/dev/shm", "tandem")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // While the compactor moves audio from the journal to segments, and seals
 // them, every export holds everything that was said before it was asked for.
 func TestExportWhileCompacting(t *testing.T) {
-	f := newFloor(t, memory(t), 10*time.Second)
+	f := newFloor(t, journaltest.Memory(t), 10*time.Second)
 	defer f.close()
 	l := f.line("a", media.PCMU)
 	f.talk(l, 500)
-	f.written()
+	f.w.Settle()
 	var g errgroup.Group
 	done := make(chan struct{})
 	g.Go(func() error {
@@ -688,7 +594,7 @@ func TestVerify(t *testing.T) {
 			f.talk(l, 50)
 			f.lose(l, 10)
 			f.talk(l, 50)
-			f.note(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.at(len(l.said)), Cause: "logged_off"}})
+			f.w.Put(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.at(len(l.said)), Cause: "logged_off"}})
 			still := f.line("b", media.PCMA)
 			f.talk(still, 50)
 			f.compact()
