@@ -52,6 +52,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer r.catalog.Close()
+	defer r.control.watch.end()
 
 	// Packets come first: the intake ends before the journal, and the journal
 	// writes what the intake gave it, whatever else is still going on.

@@ -16,10 +16,19 @@ type watch struct {
 
 	mu        sync.Mutex
 	directors int
+	ended     bool
 }
 
 // begin is said once, before the first director can come.
 func (w *watch) begin(ctx context.Context, now time.Time) error { return w.catalog.Unwatched(ctx, now) }
+
+// end is said before the catalog closes. The next begin knows since when
+// nobody watches.
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+}
 
 // join is said when a director begins to listen. The returned function is to
 // be called when it ends.
@@ -39,7 +48,7 @@ func (w *watch) change(by int, say func(context.Context) error) {
 	defer w.mu.Unlock()
 	before := w.directors
 	w.directors += by
-	if before != 0 && w.directors != 0 {
+	if w.ended || before != 0 && w.directors != 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
