@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -99,7 +98,7 @@ func (c commanded[T]) wait(ctx context.Context, i *invocation, timeout time.Dura
 			if n == 0 || err != nil {
 				return err
 			}
-			most, last = max(most, n), fmt.Sprintf("%d channels are left", n)
+			most, last = max(most, n), "left: "+count(n, "channel")
 			bar.set(int64(most-n), int64(most))
 		}
 		select {

@@ -42,8 +42,8 @@ func TestCommands(t *testing.T) {
 		{"move t2 --to rec-2", moving, &tandemv1.MoveRequest{Turret: "t2", To: "rec-2"}, "t2 is on rec-2: 2 channels moved in 0 ms\n"},
 		{"move ann --to rec-2 --json", moving, &tandemv1.MoveRequest{Turret: "ann", To: "rec-2"}, `{"turret":"ann","channel":"","to":"rec-2","channels":2,"duration_ms":0}` + "\n"},
 		{"move --to rec-2 s2.m1.A", moving[:2], &tandemv1.MoveRequest{Channel: "s2.m1.A", To: "rec-2"}, "s2.m1.A is on rec-2: 2 channels moved in 0 ms\n"},
-		{"rebalance", moving, &tandemv1.RebalanceRequest{}, "TURRET  SESSION  FROM   TO     CHANNELS\nt2      s2       rec-1  rec-2         2\n1 turrets moved in 0 ms\n"},
-		{"rebalance --dry-run", nil, &tandemv1.RebalanceRequest{DryRun: true}, "TURRET  SESSION  FROM   TO     CHANNELS\nt2      s2       rec-1  rec-2         2\n1 turrets would move; recctl rebalance moves them\n"},
+		{"rebalance", moving, &tandemv1.RebalanceRequest{}, "TURRET  SESSION  FROM   TO     CHANNELS\nt2      s2       rec-1  rec-2         2\n1 turret moved in 0 ms\n"},
+		{"rebalance --dry-run", nil, &tandemv1.RebalanceRequest{DryRun: true}, "TURRET  SESSION  FROM   TO     CHANNELS\nt2      s2       rec-1  rec-2         2\n1 turret would move; recctl rebalance moves them\n"},
 		{"rebalance --json", moving, &tandemv1.RebalanceRequest{}, `{"turret":"t2","session":"s2","from":"rec-1","to":"rec-2","channels":2}` + "\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestCommandsFail(t *testing.T) {
 		{"drain", nil, nil, ExitUsage, "wants RECORDER"},
 		{"move t2 --to rec-2", nil, back, ExitFailed, "move t2: channel s2.m1.A is on rec-1 and not on rec-2: 488 Not Acceptable Here"},
 		{"rebalance", nil, back, ExitFailed, "rebalance: channel s2.m1.A is on rec-1 and not on rec-2"},
-		{"drain rec-1 --timeout 300ms", nil, moving[:2], ExitFailed, "drain rec-1: not done after 300ms: 1 channels are left; recctl channels --recorder rec-1 says what is on it, recctl drain rec-1 --undo takes it back"},
+		{"drain rec-1 --timeout 300ms", nil, moving[:2], ExitFailed, "drain rec-1: not done after 300ms: left: 1 channel; recctl channels --recorder rec-1 says what is on it, recctl drain rec-1 --undo takes it back"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			t.Parallel()
@@ -122,7 +122,7 @@ func TestDrainEnds(t *testing.T) {
 		t.Error(n, err)
 	}
 	site.director.status.Recorders[1].State = "ready"
-	if _, err := left(moving[1]); err == nil || !strings.Contains(err.Error(), "somebody took it back, 1 channels are left") {
+	if _, err := left(moving[1]); err == nil || !strings.Contains(err.Error(), "somebody took it back; left: 1 channel") {
 		t.Error(err)
 	}
 	var errs bytes.Buffer
@@ -130,7 +130,7 @@ func TestDrainEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := commanded[tandemv1.DrainRecorderResponse]{site: s, director: s.directors[0]}
 	err := c.wait(ctx, i, time.Minute, func([]*tandemv1.FloorChannel) (int, error) { cancel(); return 3, nil })
-	if err == nil || err.Error() != "interrupted, 3 channels are left; what was asked for goes on" || !strings.Contains(errs.String(), "  0%") {
+	if err == nil || err.Error() != "interrupted, left: 3 channels; what was asked for goes on" || !strings.Contains(errs.String(), "  0%") {
 		t.Error(err, errs.String())
 	}
 }

@@ -65,9 +65,9 @@ func (i *invocation) drain(ctx context.Context, s *site, recorder string, undo b
 	case asJSON:
 		return i.json(drainJSON{recorder, undo, d.answer.Channels, took.Milliseconds()})
 	case undo:
-		fmt.Fprintf(i.out, "%s is in use again, with %d channels on it; recctl rebalance fills it\n", clean(recorder), d.answer.Channels)
+		fmt.Fprintf(i.out, "%s is in use again, with %s on it; recctl rebalance fills it\n", clean(recorder), count(d.answer.Channels, "channel"))
 	default:
-		fmt.Fprintf(i.out, "%s is empty: %d channels moved in %s; recctl drain %s --undo puts it into use again\n", clean(recorder), d.answer.Channels, length(took), clean(recorder))
+		fmt.Fprintf(i.out, "%s is empty: %s moved in %s; recctl drain %s --undo puts it into use again\n", clean(recorder), count(d.answer.Channels, "channel"), length(took), clean(recorder))
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func (s *site) stillOn(ctx context.Context, director peer, recorder string) func
 		}
 		state := s.stateOf(ctx, director, recorder)
 		if drains && state == "ready" {
-			return left, failed("somebody took it back, %d channels are left", left)
+			return left, failed("somebody took it back; left: %s", count(left, "channel"))
 		}
 		drains = drains || state == "draining"
 		return left, nil

@@ -137,6 +137,9 @@ func TestFailoverExportPartial(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c5.wav")
 	site.recorders[1].exports["c5"] = site.recorders[1].exports["s2.m1.A"]
 	r := recctl(t, site.config, "export", "c5", "-o", file)
+	if show := recctl(t, site.config, "show", "c5"); show.status != ExitDone || !strings.Contains(show.out, "this is not all, perhaps: rec-1 cannot be reached") {
+		t.Errorf("%+v", show)
+	}
 	if r.status != ExitFailed || !strings.Contains(r.errs, "rec-1 cannot be reached: what it alone holds is missing from this audio") || !strings.Contains(r.out, "missing 740 ms") {
 		t.Errorf("%+v", r)
 	}

@@ -75,7 +75,7 @@ func (i *invocation) move(ctx context.Context, s *site, name, to string, timeout
 	case m.answer.Channels == 0:
 		fmt.Fprintf(i.out, "%s is on %s already\n", clean(name), clean(to))
 	default:
-		fmt.Fprintf(i.out, "%s is on %s: %d channels moved in %s\n", clean(name), clean(to), m.answer.Channels, length(took))
+		fmt.Fprintf(i.out, "%s is on %s: %s moved in %s\n", clean(name), clean(to), count(m.answer.Channels, "channel"), length(took))
 	}
 	return nil
 }

@@ -74,9 +74,9 @@ func (i *invocation) rebalance(ctx context.Context, s *site, dryRun bool, timeou
 	case n == 0:
 		fmt.Fprintln(i.out, "nothing to move: the recorders are evenly filled")
 	case dryRun:
-		fmt.Fprintf(i.out, "%d turrets would move; recctl rebalance moves them\n", n)
+		fmt.Fprintf(i.out, "%s would move; recctl rebalance moves them\n", count(n, "turret"))
 	default:
-		fmt.Fprintf(i.out, "%d turrets moved in %s\n", n, length(i.now().Sub(began)))
+		fmt.Fprintf(i.out, "%s moved in %s\n", count(n, "turret"), length(i.now().Sub(began)))
 	}
 	return nil
 }

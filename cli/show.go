@@ -48,7 +48,7 @@ duplicates, max_jitter_ms, open.`,
 				}
 				return nil
 			}
-			i.showCall(rows)
+			i.showCall(rows, s.away())
 			return nil
 		},
 	}
@@ -86,7 +86,8 @@ var whyMissing = map[call.Cause]string{
 	call.CauseInterrupted: "the recorder was not running",
 }
 
-func (i *invocation) showCall(rows []legRow) {
+// showCall tells of a call; away are the recorders that may know more.
+func (i *invocation) showCall(rows []legRow, away []string) {
 	c := rows[0].call
 	fmt.Fprintf(i.out, "%s  %s\n", i.paint(bold, "call "+clean(c.Id)), clean(strings.Join([]string{"line " + orDash(c.Line), c.Kind, c.Direction, party(c)}, "  ")))
 	start, end := rows[0].callStart(), at(c.End)
@@ -107,6 +108,9 @@ func (i *invocation) showCall(rows []legRow) {
 	for _, r := range rows {
 		for _, p := range r.parts {
 			for _, s := range p.Segments {
+				if s.File == "" { // it only says what is missing
+					continue
+				}
 				file := s.File
 				if s.Open {
 					file += " (open)"
@@ -125,7 +129,10 @@ func (i *invocation) showCall(rows []legRow) {
 			i.print(&t)
 		}
 	}
-	if len(gaps.rows) == 0 {
+	switch {
+	case len(away) > 0:
+		fmt.Fprintf(i.out, "\nthis is not all, perhaps: %s cannot be reached\n", clean(strings.Join(away, ", ")))
+	case len(gaps.rows) == 0:
 		fmt.Fprintln(i.out, "\nnothing is missing")
 	}
 	fmt.Fprintf(i.out, "\nhear it: recctl play %s   keep it: recctl export %s\n", clean(c.Id), clean(c.Id))

@@ -277,15 +277,24 @@ func (s *site) reached() []peer {
 	return slices.DeleteFunc(slices.Clone(s.found), func(p peer) bool { return slices.Contains(s.unreached, p) })
 }
 
+// away are the names of the recorders that gave no answer.
+func (s *site) away() []string {
+	var names []string
+	for _, p := range s.unreached {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 // partial is the error of audio that may lack what a recorder holds that gave
 // no answer; nil when all of them did.
 func (s *site) partial() error {
-	if len(s.unreached) == 0 {
+	names := s.away()
+	if len(names) == 0 {
 		return nil
 	}
-	var lines []string
-	for _, p := range s.unreached {
-		lines = append(lines, p.name+" cannot be reached: what it alone holds is missing from this audio")
+	for n := range names {
+		names[n] += " cannot be reached: what it alone holds is missing from this audio"
 	}
-	return failed("%s", strings.Join(lines, "\n"))
+	return failed("%s", strings.Join(names, "\n"))
 }

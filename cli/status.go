@@ -127,7 +127,7 @@ func recorderReason(r *tandemv1.RecorderStatus) string {
 	case r.Load.Channels == 0:
 		return "draining: it is empty"
 	}
-	return fmt.Sprintf("draining: %d channels left", r.Load.Channels)
+	return "draining: " + count(r.Load.Channels, "channel") + " left"
 }
 
 // unsettledLines say what is not where it should be, and whether a group could
@@ -136,10 +136,10 @@ func (i *invocation) unsettledLines(floor *tandemv1.StatusResponse) []string {
 	var lines []string
 	for _, d := range floor.Directors {
 		if d.Unrecorded > 0 {
-			lines = append(lines, i.paint(red, clean(fmt.Sprintf("group %s: %d channels are recorded by nobody", d.Group, d.Unrecorded))))
+			lines = append(lines, i.paint(red, clean(fmt.Sprintf("group %s: %s recorded by nobody", d.Group, count(d.Unrecorded, "channel")))))
 		}
 		if d.Moving > 0 {
-			lines = append(lines, i.paint(yellow, clean(fmt.Sprintf("group %s: %d channels are moving", d.Group, d.Moving))))
+			lines = append(lines, i.paint(yellow, clean(fmt.Sprintf("group %s: %s on the move", d.Group, count(d.Moving, "channel")))))
 		}
 	}
 	for _, h := range floor.Headroom {

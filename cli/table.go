@@ -244,6 +244,14 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f %s", v, units[u])
 }
 
+// count is a number of things whose plural ends in s.
+func count[N int | int64 | uint32](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // orDash keeps empty fields visible.
 func orDash(s string) string {
 	if s == "" {

@@ -45,11 +45,17 @@ func latest(parts []*tandemv1.Part) int {
 	return last
 }
 
-// began is when a part took over: with its first segment or, while it has none,
+// files are the segments of a part that hold media; others only say what is
+// missing.
+func files(p *tandemv1.Part) []*tandemv1.Segment {
+	return slices.DeleteFunc(slices.Clone(p.Segments), func(s *tandemv1.Segment) bool { return s.Samples == 0 })
+}
+
+// began is when a part took over: with its first file or, while it has none,
 // after what was missing before it.
 func began(p *tandemv1.Part) time.Time {
-	if len(p.Segments) > 0 {
-		return p.Segments[0].Start.AsTime()
+	if f := files(p); len(f) > 0 {
+		return f[0].Start.AsTime()
 	}
 	from := p.From.AsTime()
 	for _, g := range p.Gaps {
@@ -80,7 +86,7 @@ func extent(p *tandemv1.Part, media []stitch.Stretch) Interval {
 // filed are the media of a part's segments, in order.
 func filed(p *tandemv1.Part) []stitch.Stretch {
 	var all []stitch.Stretch
-	for _, s := range p.Segments {
+	for _, s := range files(p) {
 		all = append(all, heldBy(s)...)
 	}
 	slices.SortStableFunc(all, func(a, b stitch.Stretch) int { return a.From.Compare(b.From) })
@@ -118,13 +124,13 @@ func sample(s *tandemv1.Segment, at time.Time) int64 {
 	return min(max(0, int64(n+0.5)), s.Samples)
 }
 
-// unfiled is what a part holds after its last segment while that is open, or in
+// unfiled is what a part holds after its last file while that is open, or in
 // place of any: only the recorder's journal has it, and nothing but the wall
 // clock says where it belongs.
 func unfiled(p *tandemv1.Part, origin time.Time) []stitch.Stretch {
 	from := began(p)
-	if n := len(p.Segments); n > 0 {
-		last := p.Segments[n-1]
+	if f := files(p); len(f) > 0 {
+		last := f[len(f)-1]
 		if !last.Open {
 			return nil
 		}

@@ -27,6 +27,8 @@ func TestStitch(t *testing.T) {
 	away := &tandemv1.Part{Recorder: "rec-1", From: stamp(0), To: stamp(3000), Segments: []*tandemv1.Segment{segment(0, 1000, loss)}, Gaps: []*tandemv1.Gap{loss, missing(1000, 2500, "interrupted")}}
 	next := &tandemv1.Part{Recorder: "rec-2", From: stamp(0), To: stamp(3000), Segments: []*tandemv1.Segment{segment(1240, 3000)}, Gaps: []*tandemv1.Gap{bound}}
 	unfiled := &tandemv1.Part{Recorder: "rec-2", From: stamp(0), To: stamp(3000), Gaps: []*tandemv1.Gap{bound, missing(2000, 2020, "loss")}}
+	onlyRow := &tandemv1.Segment{Start: stamp(700), End: stamp(700), Gaps: []*tandemv1.Gap{bound}}
+	unfiled.Segments = []*tandemv1.Segment{onlyRow}
 	whole := &tandemv1.Part{Recorder: "rec-1", From: stamp(0), To: stamp(3000), Segments: []*tandemv1.Segment{open}, Gaps: []*tandemv1.Gap{loss}}
 	for name, c := range map[string]struct {
 		parts []*tandemv1.Part
