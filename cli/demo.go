@@ -17,17 +17,18 @@ import (
 func demoCommand(i *invocation) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
-		Usage: "a whole floor on this machine: kill its recorder in mid-call and see what is lost",
-		Description: `Runs a simulated switch, a director and a recorder as processes of their own on
-loopback, kills the recorder with SIGKILL while people talk, starts it again as
-systemd would, and then compares the audio that was recorded with what the switch
-sent. Takes about 40 seconds. Exit status 0 only when nothing is missing without a
-gap that says why, and nothing was recorded twice.
+		Usage: "a whole floor on this machine: kill a recorder in mid-call and see what is lost",
+		Description: `Runs a simulated switch, a director and three recorders as processes of their own
+on loopback, kills a recorder with SIGKILL while people talk on it, so that the
+others go on with its calls, starts it again later, and then compares the audio that
+all of them recorded with what the switch sent. Takes about 40 seconds. Exit status 0
+only when nothing is missing without a gap that says why, and nothing was recorded
+twice.
 
 With --json stdout is one object in the end: seed, duration_ms, turrets, channels,
 calls, sent_ms, recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms,
-gaps_ms{cause}, faults[{at_ms,what,object,live_legs,detect_ms,outage_ms,
-gap_ms{p50,p99,max},steady_ms}], directory, and findings[] if there are any.`,
+gaps_ms{cause}, faults[{at_ms,what,object,live_legs,detect_ms,gap_ms{p50,p99,max},
+steady_ms,outage_ms}], directory, and findings[] if there are any.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{DisableDefaultText: true, Name: "keep", Usage: "stay up after the report until interrupted"},
 			&cli.IntFlag{Name: "turrets", Value: 40, Usage: "`N` turrets of 4 channels"},
@@ -83,7 +84,7 @@ func (i *invocation) demoReport(r demo.Result, kept bool) {
 	} else {
 		fmt.Fprintln(i.out, i.paint(red, "the recording is not what was sent"))
 	}
-	fmt.Fprintf(i.out, "\nthe recordings are in %s\n", r.Media)
+	fmt.Fprintf(i.out, "\nthe recordings are in %s, by recorder\n", r.Media)
 	if !kept {
 		fmt.Fprintln(i.out, "recctl demo --keep leaves the floor running, to look around in it")
 		return
@@ -96,6 +97,7 @@ func (i *invocation) demoReport(r demo.Result, kept bool) {
 	for _, c := range append(commands, "verify --deep") {
 		fmt.Fprintf(i.out, "  %s --director %s %s\n", program(), r.Director, c)
 	}
+	fmt.Fprintf(i.out, "  %s --director %s drill --switch %s --truth %s sigkill\n", program(), r.Director, r.Switch, r.Truth)
 }
 
 // program is how the user called us, so that a line can be copied.
@@ -134,19 +136,23 @@ func (v *demoView) Sample(s demo.Sample) {
 		return
 	}
 	v.shown = s.Elapsed
-	fmt.Fprintf(v.out, "%6.1f s  %d turrets, %d of %d channels attached, %d calls, %d legs, %.0f packets/s, journal %s, recorder %s, %s\n", s.Elapsed.Seconds(),
-		s.Turrets, s.Attached, s.Channels, s.Calls, s.Legs, s.PacketsPS, size(s.JournalLag), s.Recorder, alarmText(s.Alarms))
+	fmt.Fprintf(v.out, "%6.1f s  %d turrets, %d of %d channels attached, %d calls, %d legs, %.0f packets/s, journal %s, recorders: %s, %s\n", s.Elapsed.Seconds(),
+		s.Turrets, s.Attached, s.Channels, s.Calls, s.Legs, s.PacketsPS, size(s.JournalLag), s.Recorders, alarmText(s.Alarms))
 }
 
 func (v *demoView) sampleLines() []string {
 	s := v.last
-	t := table{heading: []string{"ELAPSED", "TURRETS", "CHANNELS", "CALLS", "LEGS", "PACKETS/S", "JOURNAL LAG", "RECORDER", "ALARMS"}}
+	t := table{heading: []string{"ELAPSED", "TURRETS", "CHANNELS", "CALLS", "LEGS", "PACKETS/S", "JOURNAL LAG", "RECORDERS", "ALARMS"}}
 	alarms := text(alarmText(s.Alarms))
 	if len(s.Alarms) > 0 {
 		alarms.colour = red
 	}
+	recorders := text(s.Recorders)
+	if strings.Contains(s.Recorders, "lost") {
+		recorders.colour = red
+	}
 	t.add(number("%.1f s", s.Elapsed.Seconds()), number("%d", s.Turrets), number("%d/%d", s.Attached, s.Channels), number("%d", s.Calls), number("%d", s.Legs),
-		number("%.0f", s.PacketsPS), number("%s", size(s.JournalLag)), stateCell(s.Recorder), alarms)
+		number("%.0f", s.PacketsPS), number("%s", size(s.JournalLag)), recorders, alarms)
 	return append([]string{""}, t.lines(v.screen.terminal && os.Getenv("NO_COLOR") == "")...)
 }
 

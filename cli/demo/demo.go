@@ -1,17 +1,19 @@
 // Package demo runs a whole floor on loopback, as real processes: a simulated
-// switch, a director, a recorder. It kills the recorder in the middle of
-// trading, starts it again as systemd would, and then judges by the recorded
-// audio itself what was kept, what is in a gap, and why.
+// switch, a director, three recorders. It kills a recorder in the middle of
+// trading, while the others go on with its channels, starts it again, and then
+// judges by the recorded audio itself what was kept, what is in a gap, and why.
 package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"time"
+
+	"tandem/cli/process"
 )
 
 // Options say what floor to run.
@@ -34,17 +36,21 @@ type View interface {
 type Result struct {
 	Report   Report
 	Director string // control address of the director, for recctl --director
-	Media    string // directory of the recordings
+	Switch   string // control address of the switch, for recctl drill
+	Truth    string // the switch's truth log
+	Media    string // directory of all recorders' directories
 	Example  string // a call that was live when the recorder was killed; may be empty
 }
 
 // The story: when what happens, since the demo began.
 const (
 	killAfter    = 12 * time.Second
+	returnAfter  = 6 * time.Second        // after the fault: long enough to see that nobody misses it
 	restartAfter = 300 * time.Millisecond // as systemd's RestartSec in our units
 	tradeUntil   = 26 * time.Second
 	tradeAfter   = 8 * time.Second // at least, after the fault
 	mixes        = 4               // channels a turret
+	recorders    = 3
 
 	upPatience    = 10 * time.Second // for a daemon to answer
 	floorPatience = 15 * time.Second // for all agents to be attached
@@ -72,11 +78,37 @@ func Run(ctx context.Context, o Options, view View, report func(Result) error) e
 		return err
 	}
 	f.stopSamples() // recctl status --watch shows more
-	err = f.wait(ctx, forever, "", func() bool { return false })
-	if errors.Is(err, context.Canceled) {
-		return nil
+	if _, err := f.simulator().Ask(ctx, http.MethodPost, "/fault/start_calls"); err != nil {
+		return err
 	}
-	return err
+	return f.supervise(ctx)
+}
+
+// supervise keeps every daemon alive until ctx ends, as systemd would: whoever
+// looks around may kill one.
+func (f *floor) supervise(ctx context.Context) error {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	due := map[*process.Process]time.Time{}
+	for {
+		for _, p := range f.processes() {
+			switch at, dead := due[p]; {
+			case dead && !time.Now().Before(at):
+				delete(due, p)
+				if err := p.Start(); err != nil {
+					return err
+				}
+			case !dead && p.Died():
+				f.say("%s died; it is started again", p.Name)
+				due[p] = time.Now().Add(restartAfter)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+	}
 }
 
 // play is the story from the first process to the judgement.

@@ -17,6 +17,7 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/cli/process"
+	"tandem/cli/scenario"
 	"tandem/internal/rpc"
 )
 
@@ -30,16 +31,24 @@ type floor struct {
 	began   time.Time
 	dir     string
 
-	sim, recorder, director *process.Process
-	simControl              string // address of the switch's fault and state port
-	directorAt, recorderAt  string
-	http                    *http.Client
+	sim, director *process.Process
+	recorders     []*recorder
+	simControl    string // address of the switch's fault and state port
+	directorAt    string
+	http          *http.Client
 
-	live  []*tandemv1.LegRecord // when the recorder was killed
+	live  []*tandemv1.LegRecord // on the recorder that was killed, then
 	calls int                   // made by the switch, until they were stopped
 
 	samples     <-chan Sample
 	stopSamples func()
+}
+
+// recorder is one of the floor's recorders.
+type recorder struct {
+	*process.Process
+	at   string // its control and media API
+	host string // where its media arrive
 }
 
 // Sample is how the floor is at an instant.
@@ -52,7 +61,7 @@ type Sample struct {
 	Legs       int // ongoing
 	PacketsPS  float64
 	JournalLag uint64 // bytes
-	Recorder   string // its state, as the director sees it
+	Recorders  string // their states, as the director sees them
 	Alarms     []string
 }
 
@@ -62,13 +71,18 @@ func newFloor(o Options, view View) (*floor, error) {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
 	f := &floor{options: o, view: view, began: time.Now(), dir: dir, http: rpc.NewClient(), stopSamples: func() {}}
-	for _, p := range []struct {
-		name string
-		into **process.Process
-	}{{"turretsim", &f.sim}, {"recorder", &f.recorder}, {"director", &f.director}} {
-		if *p.into, err = process.New(p.name, p.name, dir); err != nil {
+	if f.sim, err = process.New("turretsim", "turretsim", dir); err != nil {
+		return nil, err
+	}
+	if f.director, err = process.New("director", "director", dir); err != nil {
+		return nil, err
+	}
+	for n := range recorders {
+		p, err := process.New("recorder", fmt.Sprintf("rec-%d", n+1), dir)
+		if err != nil {
 			return nil, err
 		}
+		f.recorders = append(f.recorders, &recorder{Process: p, host: fmt.Sprintf("127.0.0.%d", n+1)})
 	}
 	return f, nil
 }
@@ -81,10 +95,19 @@ func (f *floor) say(format string, args ...any) {
 	f.view.Event(f.elapsed(), fmt.Sprintf(format, args...))
 }
 
-// close ends every process, those that feed others first.
+// processes are all daemons, those that feed others first.
+func (f *floor) processes() []*process.Process {
+	all := []*process.Process{f.director, f.sim}
+	for _, r := range f.recorders {
+		all = append(all, r.Process)
+	}
+	return all
+}
+
+// close ends every process.
 func (f *floor) close() {
 	f.stopSamples()
-	for _, p := range []*process.Process{f.director, f.sim, f.recorder} {
+	for _, p := range f.processes() {
 		p.Stop(stopPatience)
 	}
 }
@@ -95,23 +118,20 @@ func (f *floor) open(ctx context.Context) error {
 		return err
 	}
 	f.say("everything is in %s", f.dir)
-	for _, d := range []struct {
-		process  *process.Process
-		answered func() bool
-		text     string
-	}{
-		{f.sim, func() bool { _, err := f.simState(ctx); return err == nil }, fmt.Sprintf("switch up: %d turrets of %d channels", f.options.Turrets, mixes)},
-		{f.recorder, func() bool { return f.inventory(ctx) != nil }, "recorder rec-1 up, keeps everything"},
-		{f.director, func() bool { return f.status(ctx) != nil }, "director dir-a up"},
-	} {
-		if err := d.process.Start(); err != nil {
+	for _, r := range f.recorders {
+		if err := f.begin(ctx, r.Process, func() bool { return f.inventory(ctx, r) != nil }); err != nil {
 			return err
 		}
-		if err := f.wait(ctx, upPatience, d.process.Name+" to answer", d.answered); err != nil {
-			return err
-		}
-		f.say("%s", d.text)
 	}
+	f.say("%d recorders up, they keep everything", len(f.recorders))
+	if err := f.begin(ctx, f.director, func() bool { return allReady(f.status(ctx)) }); err != nil {
+		return err
+	}
+	f.say("director dir-a up")
+	if err := f.begin(ctx, f.sim, func() bool { _, err := f.simulator().State(ctx); return err == nil }); err != nil {
+		return err
+	}
+	f.say("switch up: %d turrets of %d channels", f.options.Turrets, mixes)
 	f.sample(ctx)
 	channels := f.options.Turrets * mixes
 	if err := f.wait(ctx, floorPatience, fmt.Sprintf("%d channels to be attached", channels), func() bool {
@@ -120,16 +140,36 @@ func (f *floor) open(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	f.say("all %d channels attached", channels)
+	f.say("all %d channels attached, spread over the recorders", channels)
 	return nil
 }
 
-// spare is how many ports the recorder has beyond one for each channel.
+// begin starts a daemon and waits for it.
+func (f *floor) begin(ctx context.Context, p *process.Process, answered func() bool) error {
+	if err := p.Start(); err != nil {
+		return err
+	}
+	return f.wait(ctx, upPatience, p.Name+" to answer", answered)
+}
+
+// allReady tells whether the director sees all its recorders ready: agents
+// that log on now have the choice.
+func allReady(s *tandemv1.StatusResponse) bool {
+	for _, r := range s.GetRecorders() {
+		if r.GetState() != "ready" {
+			return false
+		}
+	}
+	return len(s.GetRecorders()) > 0
+}
+
+// spare is how many ports a recorder has beyond one for each channel.
 const spare = 100
 
-// configure chooses free ports and writes a file for each daemon.
+// configure chooses free ports and writes a file for each daemon. Every
+// recorder has room for the whole floor, on a loopback address of its own.
 func (f *floor) configure() error {
-	free, err := freePorts(8)
+	free, err := freePorts(6 + 2*len(f.recorders))
 	if err != nil {
 		return err
 	}
@@ -139,35 +179,33 @@ func (f *floor) configure() error {
 		return err
 	}
 	ctiAt, sipAt, dialAt := free[0], free[1], free[2]
-	f.simControl, f.recorderAt, f.directorAt = free[3], free[4], free[5]
+	f.simControl, f.directorAt = free[3], free[4]
 	if err := os.WriteFile(f.path("password"), []byte("demo\n"), 0o600); err != nil {
 		return fmt.Errorf("write password: %w", err)
 	}
-	for _, c := range []struct {
-		process *process.Process
-		config  map[string]any
-	}{
-		{f.sim, f.simConfig(ctiAt, sipAt)},
-		{f.recorder, map[string]any{
-			"name": "rec-1", "control": f.recorderAt, "metrics": free[6], "dir": f.path("recorder"),
+	var known []map[string]any
+	for n, r := range f.recorders {
+		r.at = free[6+2*n]
+		known = append(known, map[string]any{"name": r.Name, "address": r.at})
+		if err := r.Configure(map[string]any{
+			"name": r.Name, "control": r.at, "metrics": free[7+2*n], "dir": f.path(r.Name),
 			"media":   map[string]any{"keep": "all"},
-			"rtp":     map[string]any{"port_min": rtp, "port_max": rtp + 2*(ports-1)},
+			"rtp":     map[string]any{"host": r.host, "port_min": rtp, "port_max": rtp + 2*(ports-1)},
 			"journal": map[string]any{"file_age": "1s"}, // the report waits for the last file's end
 			"limits":  map[string]any{"reserve": 0},
-		}},
-		{f.director, map[string]any{
-			"name": "dir-a", "site": "demo", "control": f.directorAt, "metrics": free[7],
-			"recorder": []map[string]any{{"name": "rec-1", "address": f.recorderAt}},
-			"provider": map[string]any{"unigy": map[string]any{
-				"servers": []string{ctiAt}, "user": "demo", "password_file": f.path("password"), "sip_listen": dialAt,
-			}},
-		}},
-	} {
-		if err := c.process.Configure(c.config); err != nil {
+		}); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := f.sim.Configure(f.simConfig(ctiAt, sipAt)); err != nil {
+		return err
+	}
+	return f.director.Configure(map[string]any{
+		"name": "dir-a", "site": "demo", "control": f.directorAt, "metrics": free[5], "recorder": known,
+		"provider": map[string]any{"unigy": map[string]any{
+			"servers": []string{ctiAt}, "user": "demo", "password_file": f.path("password"), "sip_listen": dialAt,
+		}},
+	})
 }
 
 // freePorts are loopback addresses whose port was free for TCP and UDP a
@@ -194,8 +232,8 @@ func freePorts(n int) ([]string, error) {
 }
 
 // freeRange is the first of n even UDP ports in a row that were free a moment
-// ago. They are neither among the recorder's default ports nor among those the
-// kernel gives away, so that nobody takes one while the recorder is dead.
+// ago on the address of every recorder. They are neither among the recorder's default ports nor among those the
+// kernel gives away, so that nobody takes one while a recorder is dead.
 func freeRange(n int) (first int, err error) {
 	const lowest, highest = 10_000, 20_000
 	if lowest+2*n > highest {
@@ -212,11 +250,13 @@ func freeRange(n int) (first int, err error) {
 
 func allFree(first, n int) bool {
 	for port := first; port < first+2*n; port += 2 {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		if err != nil {
-			return false
+		for host := range recorders {
+			c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, byte(host+1)), Port: port})
+			if err != nil {
+				return false
+			}
+			c.Close()
 		}
-		c.Close()
 	}
 	return true
 }
@@ -230,7 +270,7 @@ func (f *floor) wait(ctx context.Context, patience time.Duration, what string, d
 	defer poll.Stop()
 	for {
 		// A death explains why nothing answers, so it is looked at first.
-		for _, p := range []*process.Process{f.sim, f.recorder, f.director} {
+		for _, p := range f.processes() {
 			if p.Died() {
 				return p.Obituary()
 			}
@@ -292,30 +332,30 @@ func (f *floor) status(ctx context.Context) *tandemv1.StatusResponse {
 	return r.Msg
 }
 
-func (f *floor) media() tandemv1connect.MediaServiceClient {
-	return tandemv1connect.NewMediaServiceClient(f.http, "http://"+f.recorderAt)
+func (f *floor) media(r *recorder) tandemv1connect.MediaServiceClient {
+	return tandemv1connect.NewMediaServiceClient(f.http, "http://"+r.at)
 }
 
-// inventory is what the recorder holds; nil when it does not answer.
-func (f *floor) inventory(ctx context.Context) *tandemv1.Inventory {
+// inventory is what a recorder holds; nil when it does not answer.
+func (f *floor) inventory(ctx context.Context, r *recorder) *tandemv1.Inventory {
 	ctx, cancel := context.WithTimeout(ctx, brief)
 	defer cancel()
-	r, err := tandemv1connect.NewRecorderServiceClient(f.http, "http://"+f.recorderAt).Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{}))
+	answer, err := tandemv1connect.NewRecorderServiceClient(f.http, "http://"+r.at).Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{}))
 	if err != nil {
 		return nil
 	}
-	return r.Msg.Inventory
+	return answer.Msg.Inventory
 }
 
-// ongoing are the legs that last, as the recorder has them.
-func (f *floor) ongoing(ctx context.Context) ([]*tandemv1.LegRecord, error) {
+// ongoing are the legs that last, as a recorder has them.
+func (f *floor) ongoing(ctx context.Context, r *recorder) ([]*tandemv1.LegRecord, error) {
 	ctx, cancel := context.WithTimeout(ctx, brief)
 	defer cancel()
-	r, err := f.media().SearchCalls(ctx, connect.NewRequest(&tandemv1.SearchCallsRequest{Ongoing: true, Limit: 10_000}))
+	answer, err := f.media(r).SearchCalls(ctx, connect.NewRequest(&tandemv1.SearchCallsRequest{Ongoing: true, Limit: 10_000}))
 	if err != nil {
 		return nil, err
 	}
-	return r.Msg.Legs, nil
+	return answer.Msg.Legs, nil
 }
 
 // sample begins to look at the floor several times a second.
@@ -329,7 +369,7 @@ func (f *floor) sample(ctx context.Context) {
 		every := time.NewTicker(250 * time.Millisecond)
 		defer every.Stop()
 		for {
-			state, _ := f.simState(ctx)
+			state, _ := f.simulator().State(ctx)
 			s := sampleOf(f.elapsed(), f.status(ctx), state)
 			select {
 			case <-ctx.Done():
@@ -346,17 +386,34 @@ func (f *floor) sample(ctx context.Context) {
 }
 
 // sampleOf is what the director and the switch say of the floor.
-func sampleOf(elapsed time.Duration, s *tandemv1.StatusResponse, sim simState) Sample {
-	sample := Sample{Elapsed: elapsed, Calls: sim.Calls, Recorder: "unknown"}
+func sampleOf(elapsed time.Duration, s *tandemv1.StatusResponse, sim scenario.SwitchState) Sample {
+	sample := Sample{Elapsed: elapsed, Calls: sim.Calls, Legs: sim.Legs, Recorders: states(s)}
 	for _, d := range s.GetDirectors() {
 		sample.Turrets, sample.Channels, sample.Attached = int(d.Sessions), int(d.Channels), int(d.Attached)
 	}
 	for _, r := range s.GetRecorders() {
 		l := r.GetLoad()
-		sample.Legs, sample.PacketsPS, sample.JournalLag, sample.Recorder = int(l.GetLegs()), l.GetPacketsPerS(), l.GetJournalLagBytes(), r.State
+		sample.PacketsPS, sample.JournalLag = sample.PacketsPS+l.GetPacketsPerS(), sample.JournalLag+l.GetJournalLagBytes()
 	}
 	for _, a := range s.GetAlarms() {
 		sample.Alarms = append(sample.Alarms, strings.TrimSpace(a.What+" "+a.Object))
 	}
 	return sample
+}
+
+// states are the recorders' in short: "3 ready", or those that are not.
+func states(s *tandemv1.StatusResponse) string {
+	if s == nil {
+		return "unknown"
+	}
+	var others []string
+	ready := 0
+	for _, r := range s.Recorders {
+		if r.State == "ready" {
+			ready++
+			continue
+		}
+		others = append(others, r.Name+" "+r.State)
+	}
+	return strings.Join(append([]string{fmt.Sprintf("%d ready", ready)}, others...), ", ")
 }

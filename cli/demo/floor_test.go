@@ -9,9 +9,10 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/audit"
 	"tandem/cli/process"
+	"tandem/cli/scenario"
 	"tandem/director"
 	"tandem/internal/config"
-	"tandem/recorder"
+	recorderdaemon "tandem/recorder"
 	"tandem/turretsim"
 )
 
@@ -19,9 +20,11 @@ import (
 // directory has a name that TOML must quote.
 func TestConfigure(t *testing.T) {
 	f := &floor{options: Options{Turrets: 7, Seed: 3}, dir: t.TempDir()}
-	for name, p := range map[string]**process.Process{"turretsim": &f.sim, "recorder": &f.recorder, "director": &f.director} {
-		*p = &process.Process{Name: name, Config: f.path(name + `".toml`)}
+	daemon := func(name string) *process.Process {
+		return &process.Process{Name: name, Config: f.path(name + `".toml`)}
 	}
+	f.sim, f.director = daemon("turretsim"), daemon("director")
+	f.recorders = []*recorder{{Process: daemon("rec-1"), host: "127.0.0.1"}, {Process: daemon("rec-2"), host: "127.0.0.2"}}
 	if err := f.configure(); err != nil {
 		t.Fatal(err)
 	}
@@ -29,13 +32,15 @@ func TestConfigure(t *testing.T) {
 	if err != nil || sim.Floor.Turrets != 7 || sim.Seed != 3 || sim.Floor.Mixes != mixes {
 		t.Errorf("%+v, %v", sim, err)
 	}
-	rec, err := config.Load(f.recorder.Config, recorder.DefaultConfig())
-	if err != nil || rec.Media.Keep != "all" || rec.Control != f.recorderAt {
-		t.Errorf("%+v, %v", rec, err)
-	}
 	dir, err := config.Load(f.director.Config, director.DefaultConfig())
-	if err != nil || dir.Control != f.directorAt || dir.Recorders[0].Address != rec.Control || dir.Provider.Unigy.Servers[0] != sim.CTI.Listen || dir.Provider.Unigy.User != sim.CTI.User {
+	if err != nil || dir.Control != f.directorAt || len(dir.Recorders) != 2 || dir.Provider.Unigy.Servers[0] != sim.CTI.Listen || dir.Provider.Unigy.User != sim.CTI.User {
 		t.Errorf("%+v, %v", dir, err)
+	}
+	for n, r := range f.recorders {
+		rec, err := config.Load(r.Config, recorderdaemon.DefaultConfig())
+		if err != nil || rec.Media.Keep != "all" || rec.Control != r.at || rec.RTP.Host != r.host || dir.Recorders[n].Address != r.at || dir.Recorders[n].Name != rec.Name {
+			t.Errorf("%+v, %v", rec, err)
+		}
 	}
 }
 
@@ -81,13 +86,39 @@ func TestHeardSince(t *testing.T) {
 func TestSampleOf(t *testing.T) {
 	got := sampleOf(ms(5), &tandemv1.StatusResponse{
 		Directors: []*tandemv1.DirectorStatus{{Sessions: 2, Channels: 8, Attached: 7}},
-		Recorders: []*tandemv1.RecorderStatus{{State: "lost", Load: &tandemv1.Load{Legs: 3, PacketsPerS: 350, JournalLagBytes: 9}}},
-		Alarms:    []*tandemv1.Alarm{{What: "recorder_lost", Object: "rec-1"}, {What: "cti_down"}},
-	}, simState{Calls: 4})
-	if got.Turrets != 2 || got.Channels != 8 || got.Attached != 7 || got.Calls != 4 || got.Legs != 3 || got.PacketsPS != 350 || got.JournalLag != 9 || got.Recorder != "lost" || len(got.Alarms) != 2 || got.Alarms[1] != "cti_down" {
+		Recorders: []*tandemv1.RecorderStatus{
+			{Name: "rec-1", State: "lost"},
+			{Name: "rec-2", State: "ready", Load: &tandemv1.Load{PacketsPerS: 350, JournalLagBytes: 9}},
+			{Name: "rec-3", State: "ready", Load: &tandemv1.Load{PacketsPerS: 50, JournalLagBytes: 1}},
+		},
+		Alarms: []*tandemv1.Alarm{{What: "recorder_lost", Object: "rec-1"}, {What: "cti_down"}},
+	}, scenario.SwitchState{Calls: 4, Legs: 3})
+	if got.Turrets != 2 || got.Channels != 8 || got.Attached != 7 || got.Calls != 4 || got.Legs != 3 || got.PacketsPS != 400 || got.JournalLag != 10 ||
+		got.Recorders != "2 ready, rec-1 lost" || len(got.Alarms) != 2 || got.Alarms[1] != "cti_down" {
 		t.Errorf("%+v", got)
 	}
-	if got := sampleOf(0, nil, simState{}); got.Recorder != "unknown" {
+	if got := sampleOf(0, nil, scenario.SwitchState{}); got.Recorders != "unknown" {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestAllReady(t *testing.T) {
+	status := func(states ...string) *tandemv1.StatusResponse {
+		s := &tandemv1.StatusResponse{}
+		for n, state := range states {
+			s.Recorders = append(s.Recorders, &tandemv1.RecorderStatus{Name: string(rune('a' + n)), State: state})
+		}
+		return s
+	}
+	for _, c := range []struct {
+		status *tandemv1.StatusResponse
+		want   bool
+	}{{nil, false}, {status(), false}, {status("ready", "lost"), false}, {status("ready", "ready"), true}} {
+		if got := allReady(c.status); got != c.want {
+			t.Errorf("%v: %v", c.status, got)
+		}
+	}
+	if got := stateOf(status("ready", "lost"), "b") + stateOf(status("ready"), "b") + stateOf(nil, "b"); got != "lost" {
+		t.Error(got)
 	}
 }

@@ -3,64 +3,105 @@ package demo
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/scenario"
 )
 
-// killRecorder picks an instant with live legs, kills the recorder with
-// SIGKILL, starts it again as systemd would, and measures until every channel
-// is kept again.
+// killRecorder picks an instant with live legs, kills the recorder that has
+// most of them with SIGKILL, measures until the others keep every channel, and
+// later starts it again.
 func (f *floor) killRecorder(ctx context.Context) (Fault, error) {
 	if err := f.until(ctx, killAfter); err != nil {
 		return Fault{}, err
 	}
-	var legs []*tandemv1.LegRecord
+	var victim *recorder
 	if err := f.wait(ctx, legsPatience, "somebody to talk", func() bool {
-		legs, _ = f.ongoing(ctx)
-		return len(legs) > 0
+		victim, f.live = f.busiest(ctx)
+		return len(f.live) > 0
 	}); err != nil {
 		return Fault{}, err
 	}
-	f.live = legs
-	channels := f.options.Turrets * mixes
-
-	died := time.Now()
-	f.recorder.Kill()
-	fault := Fault{At: died.Sub(f.began), What: "recorder_killed", Object: "rec-1", LiveLegs: len(legs), Detect: -1, From: died.Add(-time.Second)}
-	f.say("SIGKILL to the recorder, %d legs live", len(legs))
-	noticed := func() {
-		if state := recorderState(f.status(ctx)); fault.Detect < 0 && state != "" && state != "ready" {
-			fault.Detect = time.Since(died)
-		}
-	}
-	if err := f.wait(ctx, forever, "", func() bool { noticed(); return time.Since(died) >= restartAfter }); err != nil {
+	fault := Fault{What: "recorder_killed", Object: victim.Name, LiveLegs: len(f.live), Detect: -1, Channels: channelsOf(f.inventory(ctx, victim))}
+	fault.When = time.Now()
+	fault.At = fault.When.Sub(f.began)
+	victim.Kill()
+	f.say("SIGKILL to %s, %d of its legs live", victim.Name, fault.LiveLegs)
+	if err := f.failOver(ctx, victim, &fault); err != nil {
 		return Fault{}, err
 	}
-	if err := f.recorder.Start(); err != nil {
+	if err := f.until(ctx, fault.At+returnAfter); err != nil {
 		return Fault{}, err
 	}
-	if err := f.wait(ctx, upPatience, "the recorder to answer again", func() bool { noticed(); return f.inventory(ctx) != nil }); err != nil {
+	if err := f.begin(ctx, victim.Process, func() bool { return f.inventory(ctx, victim) != nil }); err != nil {
 		return Fault{}, err
 	}
-	back := time.Now()
-	fault.Outage = back.Sub(died)
-	f.say("the recorder answers again after %d ms", fault.Outage.Milliseconds())
-	if err := f.wait(ctx, upPatience, fmt.Sprintf("packets on all %d channels", channels), func() bool { return heardSince(f.inventory(ctx), died) >= channels }); err != nil {
+	if err := f.wait(ctx, upPatience, victim.Name+" to be taken back", func() bool { return allReady(f.status(ctx)) }); err != nil {
 		return Fault{}, err
 	}
-	fault.Steady, fault.To = time.Since(died), time.Now().Add(time.Second)
-	f.say("all %d channels are kept again after %d ms", channels, fault.Steady.Milliseconds())
+	fault.Outage = time.Since(fault.When)
+	f.say("%s is back, with what it had recorded until it died", victim.Name)
 	return fault, nil
 }
 
-// recorderState is what the director thinks of its recorder; empty when it
-// does not answer or knows none.
-func recorderState(s *tandemv1.StatusResponse) string {
-	if r := s.GetRecorders(); len(r) > 0 {
-		return r[0].State
+// failOver waits until the other recorders keep every channel, by the
+// director's word and by the packets they got.
+func (f *floor) failOver(ctx context.Context, victim *recorder, fault *Fault) error {
+	channels := f.options.Turrets * mixes
+	if err := f.wait(ctx, upPatience, "the others to take over", func() bool {
+		s := f.status(ctx)
+		if fault.Detect < 0 && stateOf(s, victim.Name) == "lost" {
+			fault.Detect = time.Since(fault.When)
+			f.say("the director knows after %d ms", fault.Detect.Milliseconds())
+		}
+		return fault.Detect >= 0 && scenario.Steady(s)
+	}); err != nil {
+		return err
 	}
-	return ""
+	if err := f.wait(ctx, upPatience, fmt.Sprintf("packets on all %d channels", channels), func() bool {
+		heard := 0
+		for _, r := range f.recorders {
+			if r != victim {
+				heard += heardSince(f.inventory(ctx, r), fault.When)
+			}
+		}
+		return heard >= channels
+	}); err != nil {
+		return err
+	}
+	fault.Steady = time.Since(fault.When)
+	f.say("the others keep all %d channels after %d ms", channels, fault.Steady.Milliseconds())
+	return nil
+}
+
+// busiest is the recorder with most live legs.
+func (f *floor) busiest(ctx context.Context) (most *recorder, legs []*tandemv1.LegRecord) {
+	for _, r := range f.recorders {
+		if all, err := f.ongoing(ctx, r); err == nil && len(all) > len(legs) {
+			most, legs = r, all
+		}
+	}
+	return most, legs
+}
+
+// stateOf is what the director thinks of a recorder; empty when it does not
+// answer or knows none of that name.
+func stateOf(s *tandemv1.StatusResponse, name string) string {
+	n := slices.IndexFunc(s.GetRecorders(), func(r *tandemv1.RecorderStatus) bool { return r.Name == name })
+	if n < 0 {
+		return ""
+	}
+	return s.Recorders[n].State
+}
+
+func channelsOf(i *tandemv1.Inventory) map[string]bool {
+	all := map[string]bool{}
+	for _, c := range i.GetChannels() {
+		all[c.GetChannel().GetId()] = true
+	}
+	return all
 }
 
 // heardSince is how many channels got a packet after t.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"tandem/cli/scenario"
 	"tandem/turretsim/truth"
 )
 
@@ -37,16 +38,10 @@ type FaultReport struct {
 	Object   string `json:"object"`
 	LiveLegs int    `json:"live_legs"`
 	DetectMs int64  `json:"detect_ms"` // until the director said so; -1 when it did not notice
-	OutageMs int64  `json:"outage_ms"` // until the object answered again
-	GapMs    Spread `json:"gap_ms"`    // what is missing on each channel
-	SteadyMs int64  `json:"steady_ms"` // until every channel's packets were kept again
-}
-
-// Spread tells how a length of time varies over channels.
-type Spread struct {
-	P50 int64 `json:"p50"`
-	P99 int64 `json:"p99"`
-	Max int64 `json:"max"`
+	// GapMs is what nobody has of each leg that was live on the object.
+	GapMs    scenario.Spread `json:"gap_ms"`
+	SteadyMs int64           `json:"steady_ms"` // until the others kept every channel
+	OutageMs int64           `json:"outage_ms"` // until the object was taken back
 }
 
 // Fault is one failure brought about on purpose, as it was seen to happen.
@@ -58,9 +53,9 @@ type Fault struct {
 	Detect   time.Duration // negative: not noticed
 	Outage   time.Duration
 	Steady   time.Duration
-	// From and To bound what it can have cost; MissingMs is what it did cost,
-	// on each channel.
-	From, To  time.Time
+	When     time.Time
+	Channels map[string]bool // the object's, until then
+	// MissingMs is what it cost each leg that was live on those.
 	MissingMs []int64
 }
 
@@ -92,20 +87,10 @@ func NewReport(f Facts) Report {
 		}
 		r.Faults = append(r.Faults, FaultReport{
 			AtMs: fault.At.Milliseconds(), What: fault.What, Object: fault.Object, LiveLegs: fault.LiveLegs, DetectMs: detect,
-			OutageMs: fault.Outage.Milliseconds(), GapMs: spread(fault.MissingMs), SteadyMs: fault.Steady.Milliseconds(),
+			OutageMs: fault.Outage.Milliseconds(), GapMs: scenario.SpreadOf(fault.MissingMs), SteadyMs: fault.Steady.Milliseconds(),
 		})
 	}
 	return r
-}
-
-// spread is the nearest-rank percentiles; all zero for no lengths.
-func spread(lengths []int64) Spread {
-	if len(lengths) == 0 {
-		return Spread{}
-	}
-	sorted := slices.Sorted(slices.Values(lengths))
-	at := func(percent int) int64 { return sorted[(len(sorted)*percent+99)/100-1] }
-	return Spread{at(50), at(99), at(100)}
 }
 
 // Passed tells whether everything sent was recorded once, or is in a gap that
@@ -121,7 +106,7 @@ var whyCause = map[string]string{
 	"loss":        "sent and never arrived",
 	"outage":      "the channel was attached and nothing came",
 	"disk":        "arrived, and could not be written in time",
-	"failover":    "between two recorders",
+	"failover":    "between the recorder that died and the one that went on",
 }
 
 // Lines are the report for people.
@@ -129,13 +114,13 @@ func (r Report) Lines() []string {
 	var lines []string
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, f := range r.Faults {
-		say("%s %s (SIGKILL) %s into the demo, %d legs live", f.Object, strings.ReplaceAll(strings.TrimPrefix(f.What, "recorder_"), "_", " "), seconds(f.AtMs), f.LiveLegs)
+		say("%s %s (SIGKILL) %s into the demo, %d of its legs live", f.Object, strings.ReplaceAll(strings.TrimPrefix(f.What, "recorder_"), "_", " "), seconds(f.AtMs), f.LiveLegs)
 		if f.DetectMs >= 0 {
 			say("  the director knew after       %6d ms", f.DetectMs)
 		}
-		say("  it answered again after       %6d ms", f.OutageMs)
-		say("  all channels were kept after  %6d ms", f.SteadyMs)
-		say("  missing_ms on each channel    %6d at the median, %d at most", f.GapMs.P50, f.GapMs.Max)
+		say("  the others kept all after     %6d ms", f.SteadyMs)
+		say("  it was back after             %6d ms", f.OutageMs)
+		say("  missing_ms of each live leg   %6d at the median, %d at most", f.GapMs.P50, f.GapMs.Max)
 	}
 	say("")
 	say("of %d channels' audio, by the tones in it:", r.Channels)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tandem/cli/scenario"
 	"tandem/turretsim/truth"
 )
 
@@ -28,7 +29,7 @@ func TestReport(t *testing.T) {
 				Verdict: truth.Verdict{SentMS: 1000, RecordedMS: 280, GapMS: 720, GapsMS: map[string]int64{"interrupted": 720}}},
 			passed: true,
 			want: Report{Seed: 7, DurationMs: 40_000, Turrets: 1, Channels: 2, Calls: 3, Directory: "d", SentMs: 1000, RecordedMs: 280, GapMs: 720, GapsMs: map[string]int64{"interrupted": 720},
-				Faults: []FaultReport{{AtMs: 12_345, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 335, SteadyMs: 420, GapMs: Spread{340, 380, 380}}}},
+				Faults: []FaultReport{{AtMs: 12_345, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 335, SteadyMs: 420, GapMs: scenario.Spread{P50: 340, P99: 380, Max: 380}}}},
 		},
 		{
 			name:   "not noticed by the director",
@@ -73,19 +74,6 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	var lengths []int64
-	for n := range int64(100) {
-		lengths = append(lengths, 100-n)
-	}
-	if got := spread(lengths); got != (Spread{50, 99, 100}) {
-		t.Errorf("%+v", got)
-	}
-	if got := spread(lengths[:1]); got != (Spread{100, 100, 100}) {
-		t.Errorf("%+v", got)
-	}
-}
-
 // The names that programs rely on.
 func TestReportJSON(t *testing.T) {
 	text, err := json.Marshal(NewReport(Facts{Faults: []Fault{{}}}))
@@ -93,7 +81,7 @@ func TestReportJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"seed":0,"duration_ms":0,"turrets":0,"channels":0,"calls":0,"sent_ms":0,"recorded_ms":0,"gap_ms":0,"unexplained_ms":0,"duplicated_ms":0,"foreign_ms":0,"gaps_ms":{},` +
-		`"faults":[{"at_ms":0,"what":"","object":"","live_legs":0,"detect_ms":0,"outage_ms":0,"gap_ms":{"p50":0,"p99":0,"max":0},"steady_ms":0}],"directory":""}`
+		`"faults":[{"at_ms":0,"what":"","object":"","live_legs":0,"detect_ms":0,"gap_ms":{"p50":0,"p99":0,"max":0},"steady_ms":0,"outage_ms":0}],"directory":""}`
 	if string(text) != want {
 		t.Errorf("%s\nwant %s", text, want)
 	}
@@ -101,12 +89,12 @@ func TestReportJSON(t *testing.T) {
 
 func TestReportLines(t *testing.T) {
 	r := Report{Channels: 160, SentMs: 5820000, RecordedMs: 5819930, GapMs: 70, GapsMs: map[string]int64{"loss": 20, "interrupted": 50},
-		Faults: []FaultReport{{AtMs: 12040, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 320, GapMs: Spread{48, 90, 95}, SteadyMs: 400}}}
-	const want = `rec-1 killed (SIGKILL) 12.0 s into the demo, 14 legs live
+		Faults: []FaultReport{{AtMs: 12040, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 320, GapMs: scenario.Spread{P50: 48, P99: 90, Max: 95}, SteadyMs: 400}}}
+	const want = `rec-1 killed (SIGKILL) 12.0 s into the demo, 14 of its legs live
   the director knew after            9 ms
-  it answered again after          320 ms
-  all channels were kept after     400 ms
-  missing_ms on each channel        48 at the median, 95 at most
+  the others kept all after        400 ms
+  it was back after                320 ms
+  missing_ms of each live leg       48 at the median, 95 at most
 
 of 160 channels' audio, by the tones in it:
   sent           5820000 ms

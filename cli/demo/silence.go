@@ -13,19 +13,19 @@ import (
 )
 
 // fallSilent ends the calls and, unless the floor is to be kept, the switch;
-// then it waits until nothing of what was sent is only in the recorder's
-// journal.
+// then it waits until nothing of what was sent is only in the recorders'
+// journals.
 func (f *floor) fallSilent(ctx context.Context) error {
-	if _, err := f.simAsk(ctx, http.MethodPost, "/fault/stop_calls"); err != nil {
+	if _, err := f.simulator().Ask(ctx, http.MethodPost, "/fault/stop_calls"); err != nil {
 		return err
 	}
 	if err := f.wait(ctx, quietPatience, "all calls to end", func() bool {
-		legs, err := f.ongoing(ctx)
-		return err == nil && len(legs) == 0
+		state, err := f.simulator().State(ctx)
+		return err == nil && state.Legs == 0
 	}); err != nil {
 		return err
 	}
-	state, err := f.simState(ctx)
+	state, err := f.simulator().State(ctx)
 	if err != nil {
 		return err
 	}
@@ -33,19 +33,29 @@ func (f *floor) fallSilent(ctx context.Context) error {
 	if f.options.Keep {
 		return nil
 	}
-	f.say("calls ended; the switch stops, the recorder makes files of its journal")
+	f.say("calls ended; the switch stops, the recorders make files of their journals")
 	f.stopSamples() // what is no longer there is not worth showing
 	if err := f.during(ctx, func() error { f.sim.Stop(stopPatience); return nil }); err != nil {
 		return err
 	}
 	return f.wait(ctx, quietPatience, "the media files to reach the last packet", func() bool {
-		held, err := f.held(ctx)
+		return f.allReached(ctx)
+	})
+}
+
+// allReached tells whether every recorder's files go to the last packet it got.
+func (f *floor) allReached(ctx context.Context) bool {
+	for _, r := range f.recorders {
+		held, err := f.held(ctx, r)
 		if err != nil {
 			return false
 		}
-		bounds, err := f.bounds(ctx)
-		return err == nil && reached(held, bounds)
-	})
+		bounds, err := f.bounds(ctx, r)
+		if err != nil || !reached(held, bounds) {
+			return false
+		}
+	}
+	return true
 }
 
 // slack is how far a file's end may seem to lie before its last packet came:
@@ -62,12 +72,19 @@ func reached(held []*tandemv1.HeldChannel, bounds map[string]audit.Interval) boo
 	return true
 }
 
-func (f *floor) held(ctx context.Context) ([]*tandemv1.HeldChannel, error) {
+func (f *floor) held(ctx context.Context, r *recorder) ([]*tandemv1.HeldChannel, error) {
 	ctx, cancel := context.WithTimeout(ctx, brief)
 	defer cancel()
-	r, err := f.media().ListChannels(ctx, connect.NewRequest(&tandemv1.ListChannelsRequest{}))
+	answer, err := f.media(r).ListChannels(ctx, connect.NewRequest(&tandemv1.ListChannelsRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("list channels: %w", err)
 	}
-	return r.Msg.Channels, nil
+	return answer.Msg.Channels, nil
+}
+
+// bounds are when a recorder recorded each channel, by its files.
+func (f *floor) bounds(ctx context.Context, r *recorder) (map[string]audit.Interval, error) {
+	ctx, cancel := context.WithTimeout(ctx, long)
+	defer cancel()
+	return audit.Channels(ctx, []audit.Media{f.media(r)})
 }

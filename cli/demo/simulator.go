@@ -1,14 +1,6 @@
 package demo
 
-import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"strings"
-)
+import "tandem/cli/scenario"
 
 // simConfig is a floor where somebody always talks, however small it is.
 func (f *floor) simConfig(ctiAt, sipAt string) map[string]any {
@@ -24,40 +16,7 @@ func (f *floor) simConfig(ctiAt, sipAt string) map[string]any {
 // truthLog is where the switch writes what it really did.
 const truthLog = "truth.jsonl"
 
-// simState is what the demo needs to know of the switch's state.
-type simState struct {
-	Calls     int `json:"calls"`      // ongoing
-	CallsMade int `json:"calls_made"` // since the start
-}
-
-func (f *floor) simState(ctx context.Context) (simState, error) {
-	var s simState
-	body, err := f.simAsk(ctx, http.MethodGet, "/state")
-	if err == nil {
-		err = json.Unmarshal(body, &s)
-	}
-	return s, err
-}
-
-// simAsk puts one question to the switch's control port.
-func (f *floor) simAsk(ctx context.Context, method, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, brief)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+f.simControl+path, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask the switch: %w", err)
-	}
-	response, err := f.http.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("ask the switch: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode >= 300 {
-		err = errors.New(strings.TrimSpace(string(body)))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask the switch %s: %w", path, err)
-	}
-	return body, nil
+// simulator is the switch's control port.
+func (f *floor) simulator() scenario.Simulator {
+	return scenario.Simulator{Client: f.http, URL: "http://" + f.simControl}
 }

@@ -80,16 +80,20 @@ func (f *Floor) Play(ctx context.Context, s scenario.Scenario, seed uint64, pace
 	if r.Fault, err = scenario.Play(ctx, f, s, seed, pace, say); err != nil {
 		return r, errors.Join(err, f.mend())
 	}
+	account, err := truth.Load(f.TruthLog)
+	if err != nil {
+		return r, err
+	}
 	select {
 	case <-ctx.Done():
 		return r, ctx.Err()
-	case <-time.After(brief): // what was sent before is kept by then, and in the truth log
+	case <-time.After(brief): // what the account has is kept by then
 	}
 	var recorders []audit.Media
 	for _, address := range f.addresses {
 		recorders = append(recorders, f.Media(address))
 	}
-	r.Judgement, err = scenario.Judge(ctx, f.TruthLog, recorders, r.Fault, scenario.LegsOnly)
+	r.Judgement, err = scenario.Judge(ctx, account, recorders, r.Fault, scenario.LegsOnly)
 	return r, err
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tandem/cli/scenario"
+	"tandem/turretsim/truth"
 )
 
 // Options say how large a lab is and what happens in it.
@@ -98,7 +99,11 @@ func play(ctx context.Context, o Options, s scenario.Scenario, seed uint64, say 
 	if r.Calls, err = f.fallSilent(ctx); err != nil {
 		return r, err
 	}
-	if r.Judgement, err = scenario.Judge(ctx, f.truthLog(), f.media(), r.Fault, scenario.Everything); err != nil {
+	account, err := truth.Load(f.truthLog())
+	if err != nil {
+		return r, err
+	}
+	if r.Judgement, err = scenario.Judge(ctx, account, f.media(), r.Fault, scenario.Everything); err != nil {
 		return r, fmt.Errorf("judge %s: %w; the logs are in %s", s.Name, err, dir)
 	}
 	return r, nil

@@ -40,13 +40,10 @@ const readers = 4
 // long is how long one channel may take to read.
 const long = 30 * time.Second
 
-// Judge holds what all recorders together have against the switch's truth
-// log. Recorders that cannot be read are an error.
-func Judge(ctx context.Context, truthLog string, recorders []audit.Media, fault Fault, scope Scope) (Judgement, error) {
-	account, err := truth.Load(truthLog)
-	if err != nil {
-		return Judgement{}, err
-	}
+// Judge holds what all recorders together have against the switch's account.
+// What the account has must have reached the recorders. One that cannot be
+// read is an error: what it alone has would seem to be lost.
+func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media, fault Fault, scope Scope) (Judgement, error) {
 	channels, legs := account.Channels(), liveLegs(account, fault)
 	read := audit.Interval{From: account.Origin, To: fault.Ended.Add(tail)}
 	if scope == LegsOnly {

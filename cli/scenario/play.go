@@ -256,6 +256,9 @@ func director(s *tandemv1.StatusResponse) *tandemv1.DirectorStatus {
 	return s.Directors[0]
 }
 
+// Steady tells whether nothing of a floor is on its way, and all of it recorded.
+func Steady(s *tandemv1.StatusResponse) bool { return steady(s, false) }
+
 // steady tells whether nothing is on its way any more. On a tight floor what
 // found no room may wait, if somebody was told.
 func steady(s *tandemv1.StatusResponse, tight bool) bool {

@@ -72,8 +72,8 @@ type Spread struct {
 	Max int64 `json:"max"`
 }
 
-// spread is the nearest-rank percentiles; all zero for no lengths.
-func spread(lengths []int64) Spread {
+// SpreadOf is the nearest-rank percentiles; all zero for no lengths.
+func SpreadOf(lengths []int64) Spread {
 	if len(lengths) == 0 {
 		return Spread{}
 	}
@@ -107,7 +107,7 @@ func (r Result) Findings(targets bool) []string {
 	say(!f.Recovered, "the floor was not whole in the end")
 	say(f.Steady < 0, "the floor was not steady without %v", f.Victims)
 	say(s.Planned && v.SentMS != v.RecordedMS, "%d ms are missing, of a planned move", v.SentMS-v.RecordedMS)
-	gap := spread(r.Judgement.GapMs)
+	gap := SpreadOf(r.Judgement.GapMs)
 	if targets {
 		say(s.MedianGap > 0 && gap.P50 > s.MedianGap.Milliseconds(), "the median gap is %d ms, over %d", gap.P50, s.MedianGap.Milliseconds())
 		say(s.WorstGap > 0 && gap.P99 > s.WorstGap.Milliseconds(), "the 99th percentile of gaps is %d ms, over %d", gap.P99, s.WorstGap.Milliseconds())
@@ -139,7 +139,7 @@ func (r Result) faultReport(found []string) FaultReport {
 	v, f := r.Judgement.Verdict, r.Fault
 	report := FaultReport{
 		Seed: f.Seed, AtMs: f.At.Sub(r.Began).Milliseconds(), What: f.Scenario.Name, Object: strings.Join(f.Victims, ","), LiveLegs: r.Judgement.LiveLegs,
-		DetectMs: wholeMs(f.Detect), GapMs: spread(r.Judgement.GapMs), SteadyMs: wholeMs(f.Steady), Stranded: f.Stranded,
+		DetectMs: wholeMs(f.Detect), GapMs: SpreadOf(r.Judgement.GapMs), SteadyMs: wholeMs(f.Steady), Stranded: f.Stranded,
 		UnexplainedMs: v.UnexplainedMS, DuplicatedMs: v.DuplicatedMS, MissingMs: v.SentMS - v.RecordedMS, Findings: found,
 	}
 	if len(found) > 0 {
@@ -160,6 +160,6 @@ func newRow(s Scenario, results []Result, targets bool) Row {
 		detect, steady = append(detect, wholeMs(r.Fault.Detect)), append(steady, wholeMs(r.Fault.Steady))
 	}
 	row.LiveLegs /= len(results)
-	row.GapMs, row.DetectMs, row.SteadyMs = spread(gaps), spread(detect), spread(steady)
+	row.GapMs, row.DetectMs, row.SteadyMs = SpreadOf(gaps), SpreadOf(detect), SpreadOf(steady)
 	return row
 }

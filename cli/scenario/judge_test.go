@@ -1,0 +1,181 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/cli/audit"
+	"tandem/internal/media"
+	"tandem/internal/rpc"
+	"tandem/internal/tone"
+	"tandem/turretsim/truth"
+	"tandem/turretsim/voice"
+)
+
+// shelf exports what a test put on it.
+type shelf struct {
+	tandemv1connect.UnimplementedMediaServiceHandler
+	samples map[string][]byte
+	gaps    map[string][]*tandemv1.Gap
+	broken  bool // the last message is missing
+}
+
+func (s *shelf) Export(_ context.Context, r *connect.Request[tandemv1.ExportRequest], stream *connect.ServerStream[tandemv1.ExportResponse]) error {
+	from := max(0, r.Msg.From.AsTime().Sub(noon))
+	samples := s.samples[r.Msg.Channel][from*tone.Rate/time.Second:]
+	whole := []*tandemv1.Stretch{{Samples: int64(len(samples)), Ssrc: 1, FirstTs: int64(from * tone.Rate / time.Second)}}
+	header := media.WAVHeader(media.WAVFormat{Codec: media.PCMU, SampleRate: 8000}, int64(len(samples)))
+	return errors.Join(
+		stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Header{Header: &tandemv1.ExportHeader{Start: at(from)}}}),
+		stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Data{Data: header[:]}}),
+		stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Data{Data: samples}}),
+		func() error {
+			if s.broken {
+				return nil
+			}
+			return stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Trailer{Trailer: &tandemv1.ExportTrailer{Gaps: s.gaps[r.Msg.Channel], Stretches: whole}}})
+		}(),
+	)
+}
+
+// ListSegments has none: all is in the journal.
+func (s *shelf) ListSegments(context.Context, *connect.Request[tandemv1.ListSegmentsRequest], *connect.ServerStream[tandemv1.ListSegmentsResponse]) error {
+	return nil
+}
+
+// serve is a recorder that is the shelf.
+func serve(t *testing.T, s *shelf) audit.Media {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(tandemv1connect.NewMediaServiceHandler(s))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- rpc.Serve(ctx, ln, mux) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return tandemv1connect.NewMediaServiceClient(rpc.NewClient(), "http://"+ln.Addr().String())
+}
+
+// spoken is ten seconds of a handset as its switch sent it.
+func spoken(t *testing.T, device string) []byte {
+	t.Helper()
+	source, err := tone.NewSource(device, "HS.L")
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := make([]byte, 10*8000)
+	(&voice.Mix{Steady: []tone.Source{source}}).Fill(samples, media.PCMU, 0)
+	return samples
+}
+
+// hush makes samples silent in an interval of milliseconds.
+func hush(samples []byte, from, to int) []byte {
+	copy(samples[8*from:8*to], bytes.Repeat([]byte{media.MuLawSilence}, 8*(to-from)))
+	return samples
+}
+
+var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+
+func at(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(noon.Add(d)) }
+
+// accountOf is a switch that sent ten seconds on each channel, all of which a
+// leg lasted; one leg was over long before the others.
+func accountOf(t *testing.T, channels ...string) *truth.Account {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "truth.jsonl")
+	log, err := truth.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leg := func(id, channel, state string, second int64) {
+		log.Add(truth.Line{Type: truth.TypeLeg, Leg: id, Call: "c", Device: channel, Source: "HS.L", State: state, Sample: second * tone.Rate, Media: []truth.Media{{Channel: channel}}})
+	}
+	log.Add(truth.Line{Type: truth.TypeStart, Origin: noon, Rate: tone.Rate, Voice: truth.VoiceTones})
+	for _, id := range channels {
+		log.Add(truth.Line{Type: truth.TypeChannel, Channel: id, Device: id, Sources: []string{"HS.L"}})
+		log.AddPackets(&truth.Range{Channel: id, Codec: "PCMU", SSRC: 1, Packets: 500, At: noon})
+		leg("c-"+id, id, "joined", 0)
+		leg("c-"+id, id, "left", 10)
+	}
+	leg("short", channels[0], "joined", 0)
+	leg("short", channels[0], "left", 1)
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	account, err := truth.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return account
+}
+
+// What the exports lack is found, and charged to the legs that were live on
+// the victim.
+func TestJudge(t *testing.T) {
+	account := accountOf(t, "T1", "T2", "T3")
+	stated := []*tandemv1.Gap{{From: at(4 * time.Second), To: at(4400 * time.Millisecond), Cause: "interrupted"}}
+	held := &shelf{samples: map[string][]byte{}, gaps: map[string][]*tandemv1.Gap{"T1": stated, "T2": stated}}
+	for _, id := range account.Channels() {
+		held.samples[id] = spoken(t, id)
+	}
+	hush(held.samples["T1"], 4000, 4400)
+	hush(held.samples["T2"], 4000, 4400)
+	recorders := []audit.Media{serve(t, held)}
+	fault := Fault{At: noon.Add(4 * time.Second), Ended: noon.Add(10 * time.Second), Channels: map[string]bool{"T1": true, "T2": true}}
+	judge := func(scope Scope) (Judgement, error) {
+		j, err := Judge(t.Context(), account, recorders, fault, scope)
+		slices.Sort(j.GapMs)
+		return j, err
+	}
+	for _, c := range []struct {
+		name                             string
+		scope                            Scope
+		sent, recorded, gap, unexplained int64
+		legs                             []int64
+		damage                           func()
+	}{
+		{"everything", Everything, 30_000, 29_200, 800, 0, []int64{400, 400}, nil},
+		{"legs only", LegsOnly, 14_000, 13_200, 800, 0, []int64{400, 400}, nil},
+		{"a hole nobody tells of", Everything, 30_000, 29_100, 800, 100, []int64{400, 500}, func() { hush(held.samples["T2"], 5000, 5100) }},
+		{"one long before the fault", Everything, 30_000, 29_080, 800, 120, []int64{400, 500}, func() { hush(held.samples["T2"], 1000, 1020) }},
+		{"is none of the legs'", LegsOnly, 14_000, 13_100, 800, 100, []int64{400, 500}, nil},
+		{"one on a survivor", Everything, 30_000, 29_060, 800, 140, []int64{400, 500}, func() { hush(held.samples["T3"], 5000, 5020) }},
+	} {
+		if c.damage != nil {
+			c.damage()
+		}
+		j, err := judge(c.scope)
+		v := j.Verdict
+		if err != nil || v.SentMS != c.sent || v.RecordedMS != c.recorded || v.GapMS != c.gap || v.UnexplainedMS != c.unexplained {
+			t.Errorf("%s: %+v, %v", c.name, v, err)
+		}
+		if !slices.Equal(j.GapMs, c.legs) || j.LiveLegs != 2 || j.Channels != 3 || (len(v.Findings) > 0) != (c.unexplained > 0) {
+			t.Errorf("%s: %+v", c.name, j)
+		}
+	}
+	held.broken = true
+	if _, err := judge(Everything); err == nil || !strings.Contains(err.Error(), "it is not whole") {
+		t.Error(err)
+	}
+}
