@@ -47,7 +47,6 @@ func TestCommands(t *testing.T) {
 		{"rebalance --json", moving, &tandemv1.RebalanceRequest{}, `{"turret":"t2","session":"s2","from":"rec-1","to":"rec-2","channels":2}` + "\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			t.Parallel()
 			site := newFakeSite(t)
 			site.director.steps, site.director.moves = c.steps, []*tandemv1.TurretMove{{Turret: "t2", Session: "s2", From: "rec-1", To: "rec-2", Channels: 2}}
 			r := recctl(t, site.config, strings.Fields(c.args)...)
@@ -84,7 +83,6 @@ func TestCommandsFail(t *testing.T) {
 		{"drain rec-1 --timeout 300ms", nil, moving[:2], ExitFailed, "drain rec-1: not done after 300ms: left: 1 channel; recctl channels --recorder rec-1 says what is on it, recctl drain rec-1 --undo takes it back"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			t.Parallel()
 			site := newFakeSite(t)
 			site.director.refusal, site.director.steps = c.refusal, c.steps
 			site.director.moves = []*tandemv1.TurretMove{{Turret: "t2", Session: "s2", From: "rec-1", To: "rec-2", Channels: 2}}

@@ -198,10 +198,14 @@ func (s *site) listenAt(ctx context.Context, line tapped, w io.Writer) (some boo
 			return some, failed("write audio: %w", err)
 		}
 	}
-	if err := stream.Err(); err != nil {
-		return some, exit(exitStatus(err), "recorder %s ended the stream: %s", line.peer, plain(err))
+	err = stream.Err()
+	switch {
+	case err == nil:
+		return some, nil
+	case !connect.IsWireError(err): // not the recorder's words: the connection broke
+		return some, exit(ExitUnreached, "recorder %s is gone: %s", line.peer, plain(err))
 	}
-	return some, nil
+	return some, exit(exitStatus(err), "recorder %s ended the stream: %s", line.peer, plain(err))
 }
 
 // follow finds who holds a channel after a recorder ended its stream: without
