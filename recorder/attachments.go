@@ -235,17 +235,20 @@ func (a *attachments) dead(now time.Time, after time.Duration) []string {
 	if a.began.After(before) {
 		return nil
 	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
 	var dead []string
-	for _, row := range a.all() {
-		if len(row.Dialog) == 0 || row.Opened.After(before) || len(dead) == maxDead {
+	for id, row := range a.open {
+		if len(row.Dialog) == 0 || row.Opened.After(before) {
 			continue
 		}
 		s, _ := a.intake.Stats(row.Num)
 		if !s.LastPacket.After(before) && !s.LastControl.After(before) {
-			dead = append(dead, string(row.Channel))
+			dead = append(dead, string(id))
 		}
 	}
-	return dead
+	slices.Sort(dead)
+	return dead[:min(len(dead), maxDead)]
 }
 
 // held is the open channels as directors and people see them.

@@ -306,18 +306,17 @@ func TestDrain(t *testing.T) {
 	if err := b.drain(1, false); refusalOf(t, err) != tandemv1.Refusal_REASON_STALE_EPOCH || reason() != "" {
 		t.Errorf("a stale order was obeyed: %v", err)
 	}
-	asked, told := false, time.Time{}
+	beats := 0
 	b.watch("word of the drain", func(m *tandemv1.WatchResponse) bool {
-		if !asked {
+		if beats++; beats == 1 {
 			if err := b.drain(2, false); err != nil {
 				t.Fatal(err)
 			}
-			asked, told = true, time.Now()
 		}
 		return m.GetLoad().GetReason() == "draining" && !m.Load.Ready
 	})
-	if late := time.Since(told); late > 90*time.Millisecond {
-		t.Errorf("told after %v", late)
+	if beats > 4 { // one may have been on its way, and one was due
+		t.Errorf("told with the heartbeat number %d", beats)
 	}
 	if got := b.open("a", "b"); got[0].Refused != "" || got[1].Refused != refusedNotReady {
 		t.Errorf("opened while draining: %v", got)
@@ -391,12 +390,12 @@ func TestHeartbeats(t *testing.T) {
 		return m.Packets == 10 && m.Talking == 1
 	})
 	began := time.Now()
-	b.watch("a second", func(m *tandemv1.WatchResponse) bool {
+	b.watch("ten heartbeats", func(m *tandemv1.WatchResponse) bool {
 		beats++
-		return time.Since(began) > time.Second && m.Talking == 0
+		return beats > 10 && m.Talking == 0
 	})
-	if beats < 8 || beats > 16 {
-		t.Errorf("%d heartbeats in a second", beats)
+	if took := time.Since(began); took < 700*time.Millisecond {
+		t.Errorf("%d heartbeats in %v", beats, took)
 	}
 }
 
