@@ -298,12 +298,13 @@ func (w *walk) run() {
 			w.take(at, piece)
 			w.unknown = -1
 			at += piece
-		case silent(got, w.stretch.Codec):
-			at += piece
+		case quietAhead(got, w.stretch.Codec) > 0: // what sounds may begin anywhere
+			at += quietAhead(got, w.stretch.Codec)
 		case w.realign(at):
 			if w.unknown >= 0 { // what was unknown may have been this all along
 				at = w.recount(at)
 			}
+			at = w.quietly(at)
 		default:
 			w.stranger(at, piece)
 			at += piece
@@ -343,14 +344,26 @@ func (w *walk) codecAt(m int64) media.Codec {
 	return w.c.ranges[i].codec
 }
 
-func silent(got []byte, codec media.Codec) bool {
+// quietAhead is how many samples of silence are ahead.
+func quietAhead(got []byte, codec media.Codec) int64 {
 	quiet := codec.Silence()
-	for _, b := range got {
+	for i, b := range got {
 		if b != quiet {
-			return false
+			return int64(i)
 		}
 	}
-	return true
+	return int64(len(got))
+}
+
+func silent(got []byte, codec media.Codec) bool { return quietAhead(got, codec) == int64(len(got)) }
+
+// quietly goes back over silence that was part of what sounds.
+func (w *walk) quietly(at int64) int64 {
+	quiet := w.stretch.Codec.Silence()
+	for at > 0 && w.stretch.Samples[at-1] == quiet && len(w.sent.within(span{at - 1 + w.delta, at + w.delta})) > 0 && w.voice(at-1+w.delta, 1)[0] == quiet {
+		at--
+	}
+	return at
 }
 
 // take adds recorded audio that was sent, to the run before when it goes on.
