@@ -27,6 +27,9 @@ const sealBudget = 2 * time.Second
 // commit makes everything compacted so far durable and removes the journal
 // files it came from.
 func (c *Compactor) commit(ctx context.Context) error {
+	if err := c.hear(ctx); err != nil {
+		return err
+	}
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -57,6 +60,17 @@ func (c *Compactor) commit(ctx context.Context) error {
 		return err
 	}
 	return c.remove()
+}
+
+// hear gives a file to packets that wait for a second one: the journal that
+// holds them is about to go.
+func (c *Compactor) hear(ctx context.Context) error {
+	for _, ch := range c.state.Channels {
+		if err := c.put(ch, ch.Stream.Hear); err != nil {
+			return err
+		}
+	}
+	return c.explain(ctx)
 }
 
 // flush writes what segments have gathered and adds the rows of those that

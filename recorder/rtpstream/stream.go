@@ -20,6 +20,7 @@ const (
 	maxCandidates = 8                // first packets of runs that have no second one yet
 	runIdle       = 10 * time.Second // after which a run ends if another one has packets
 	headRoom      = 40 * time.Millisecond
+	breath        = 100 * time.Millisecond // a run that got nothing for so long may be over
 )
 
 // Packet is one RTP packet of G.711, or of comfort noise.
@@ -45,8 +46,8 @@ type Placed struct {
 }
 
 // Candidate is the first packet of what may become a run. It is heard when a
-// second one fits it (RFC 3550 A.1, probation), or when nothing else came for
-// a while: a single forged datagram makes no file.
+// second one fits it (RFC 3550 A.1, probation), or when it is clear that it is
+// all there is: a forged datagram in the middle of a run makes no file.
 type Candidate struct {
 	Run    *Run
 	Packet Packet // with its own copy of the payload
@@ -62,7 +63,7 @@ type Stream struct {
 	Since      Wall // and when it was last known to run
 	Origin     Origin
 	Drops      []Drop
-	Strays     int64 // packets that fitted nothing, given up because too many others did
+	Strays     int64 // packets that fitted nothing: too many did, or a run went on around them
 
 	placed []Placed
 	ended  []*Run
@@ -182,7 +183,7 @@ func (s *Stream) Expire(now Wall) (placed []Placed, ended []*Run) {
 	for len(s.Candidates) > 0 && now.Sub(s.Candidates[0].Run.Arrival) > runIdle {
 		c := s.Candidates[0]
 		s.Candidates = slices.Delete(s.Candidates, 0, 1)
-		s.begin(c)
+		s.resolve(c)
 	}
 	for i := 0; i < len(s.Runs) && len(s.Runs) > 1; {
 		if now.Sub(s.Runs[i].Arrival) > runIdle {
@@ -195,17 +196,51 @@ func (s *Stream) Expire(now Wall) (placed []Placed, ended []*Run) {
 	return s.placed, s.ended
 }
 
+// Hear is Push for the moment in which what was pushed is let go of:
+// candidates that nobody spoke over, or just before, become runs at once,
+// since all that is to be heard must be somewhere. What fits them later goes
+// on with them.
+func (s *Stream) Hear() (placed []Placed, ended []*Run) {
+	s.placed, s.ended = s.placed[:0], s.ended[:0]
+	s.Candidates = slices.DeleteFunc(s.Candidates, func(c Candidate) bool {
+		alone := !s.spokenOver(c, breath)
+		if alone {
+			s.begin(c)
+		}
+		return alone
+	})
+	return s.placed, s.ended
+}
+
 // Finish ends the stream: whatever was waited for does not come any more.
 func (s *Stream) Finish() (placed []Placed, ended []*Run) {
 	s.placed, s.ended = s.placed[:0], s.ended[:0]
 	for _, c := range s.Candidates {
-		s.begin(c)
+		s.resolve(c)
 	}
 	s.Candidates = nil
 	for len(s.Runs) > 0 {
 		s.end(0)
 	}
 	return s.placed, s.ended
+}
+
+// resolve decides on a candidate that stayed alone: one packet in the middle
+// of a run that went on is what a flood, a forger or a confused switch sent,
+// and would hide what belongs there; any other is all there is of its time.
+func (s *Stream) resolve(c Candidate) {
+	if s.spokenOver(c, 0) {
+		s.Strays++
+		return
+	}
+	s.begin(c)
+}
+
+// spokenOver reports whether a candidate came while a run was going on, one
+// that got its last packet no longer than within before.
+func (s *Stream) spokenOver(c Candidate, within time.Duration) bool {
+	at := c.Run.Arrival
+	return slices.ContainsFunc(s.Runs, func(r *Run) bool { return r.Began <= at && r.Arrival > at.Add(-within) })
 }
 
 // Interrupt notes that the recorder stopped here, last known to run at since.

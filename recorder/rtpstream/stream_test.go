@@ -357,6 +357,53 @@ func TestForgedPackets(t *testing.T) {
 	}
 }
 
+// One packet in the middle of a run is never heard, whatever comes after it.
+func TestStrayInsideARun(t *testing.T) {
+	for name, decide := range map[string]func(*Stream) ([]Placed, []*Run){
+		"finish": (*Stream).Finish,
+		"expire": func(s *Stream) ([]Placed, []*Run) { return s.Expire(t0.Add(time.Minute)) },
+	} {
+		s, h := &Stream{}, &heard{}
+		k := &talker{1, 1, 1, t0}
+		for i := range 100 {
+			h.take(s.Push(k.packet()))
+			if i == 50 {
+				h.take(s.Push(Packet{SSRC: 9, Seq: 1, TS: 5, Codec: media.PCMU, Payload: []byte{1}}, k.at))
+				h.take(s.Hear())
+			}
+		}
+		h.take(decide(s))
+		if len(h.placed) != 100 || s.Strays != 1 {
+			t.Errorf("%s: %d placed, %d strays", name, len(h.placed), s.Strays)
+		}
+	}
+}
+
+// A packet that stands alone is heard when it is let go of, and what fits it
+// later goes on with it.
+func TestHearALonePacket(t *testing.T) {
+	s, h := &Stream{}, &heard{}
+	k := &talker{1, 1, 1, t0}
+	h.take(s.Push(k.packet()))
+	if len(h.placed) != 0 {
+		t.Fatal("heard before it is clear that it is alone")
+	}
+	h.take(s.Hear())
+	for range 10 {
+		h.take(s.Push(k.packet()))
+	}
+	if len(h.placed) != 11 || len(s.Runs) != 1 || len(s.Candidates) != 0 {
+		t.Errorf("%d placed, %d runs, %d candidates", len(h.placed), len(s.Runs), len(s.Candidates))
+	}
+	// Another dialog begins and ends with one packet.
+	k2 := &talker{2, 7, 7, k.at.Add(time.Second)}
+	h.take(s.Push(k2.packet()))
+	h.take(s.Hear())
+	if len(h.placed) != 12 {
+		t.Errorf("%d placed", len(h.placed))
+	}
+}
+
 // A packet that nothing follows is kept all the same.
 func TestLonePacketIsKept(t *testing.T) {
 	s, h := &Stream{}, &heard{}
