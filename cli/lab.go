@@ -25,7 +25,7 @@ plays all of them: ` + strings.Join(scenario.Names(), ", ") + `.
 With --json one object in the end: duration_ms, turrets, channels, calls, sent_ms,
 recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms, passed, faults[{seed,
 at_ms,what,object,live_legs,detect_ms,gap_ms{p50,p99,max},steady_ms,stranded,
-unexplained_ms,duplicated_ms,missing_ms,findings[],directory}] and rows[], one for each
+unexplained_ms,duplicated_ms,missing_ms,late_ms,findings[],directory}] and rows[], one for each
 kind of fault. Exit status 5 when something was found.`,
 		ArgsUsage: "[FAULT...]",
 		Flags: []cli.Flag{

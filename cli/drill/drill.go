@@ -80,6 +80,11 @@ func (f *Floor) Play(ctx context.Context, s scenario.Scenario, seed uint64, pace
 	if r.Fault, err = scenario.Play(ctx, f, s, seed, pace, say); err != nil {
 		return r, errors.Join(err, f.mend())
 	}
+	state, err := f.Switch.State(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.Calls, r.Fault.Late = state.CallsMade, time.Duration(state.RTP.LateMs)*time.Millisecond
 	account, err := truth.Load(f.TruthLog)
 	if err != nil {
 		return r, err

@@ -34,6 +34,8 @@ const (
 	stopPatience = 3 * time.Second
 	brief        = 500 * time.Millisecond
 	settle       = time.Second // after the switch's end: what it sent is kept by then
+	filing       = 20 * time.Second
+	little       = 1 << 20 // bytes
 )
 
 // machine is a host with the daemon on it.
@@ -194,9 +196,10 @@ func (f *floor) recorderConfig(n int, m *machine) map[string]any {
 	}
 	return map[string]any{
 		"name": m.name, "control": address(m.place, recorderPort), "insecure_control": true, "dir": f.recorderDir(m),
-		"media":  map[string]any{"keep": "all"},
-		"rtp":    map[string]any{"host": m.place.at(media)},
-		"limits": map[string]any{"max_channels": room, "reserve": 32 << 20},
+		"media":   map[string]any{"keep": "all"},
+		"rtp":     map[string]any{"host": m.place.at(media)},
+		"journal": map[string]any{"file_age": "2s"}, // read sooner in the end
+		"limits":  map[string]any{"max_channels": room, "reserve": 32 << 20},
 	}
 }
 
@@ -256,20 +259,33 @@ func (f *floor) await(ctx context.Context, what string, done func() bool) error 
 	return nil
 }
 
-// fallSilent stops the switch, so that its truth log is complete, and tells
-// how many calls it made.
-func (f *floor) fallSilent(ctx context.Context) (calls int, err error) {
+// fallSilent stops the switch, so that its truth log is complete, waits until
+// the recorders have made files of most they have, which are read sooner than
+// journals, and returns the switch's last words.
+func (f *floor) fallSilent(ctx context.Context) (scenario.SwitchState, error) {
 	state, err := f.simulator().State(ctx)
 	if err != nil {
-		return 0, err
+		return state, err
 	}
 	f.sim.daemon.Stop(stopPatience)
-	select {
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-time.After(settle):
-		return state.CallsMade, nil
+	poll := time.NewTicker(settle)
+	defer poll.Stop()
+	for deadline := time.Now().Add(filing); ; {
+		select {
+		case <-ctx.Done():
+			return state, ctx.Err()
+		case <-poll.C:
+		}
+		if f.filed(ctx) || time.Now().After(deadline) {
+			return state, nil
+		}
 	}
+}
+
+// filed tells whether little is only in journals.
+func (f *floor) filed(ctx context.Context) bool {
+	s, err := f.Status(ctx)
+	return err == nil && !slices.ContainsFunc(s.Recorders, func(r *tandemv1.RecorderStatus) bool { return r.GetLoad().GetJournalLagBytes() > little })
 }
 
 func (f *floor) simulator() scenario.Simulator {

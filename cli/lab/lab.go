@@ -96,9 +96,11 @@ func play(ctx context.Context, o Options, s scenario.Scenario, seed uint64, say 
 	if r.Fault, err = scenario.Play(ctx, f, s, seed, pace, say); err != nil {
 		return r, fmt.Errorf("%w; the logs are in %s", err, dir)
 	}
-	if r.Calls, err = f.fallSilent(ctx); err != nil {
+	last, err := f.fallSilent(ctx)
+	if err != nil {
 		return r, err
 	}
+	r.Calls, r.Fault.Late = last.CallsMade, time.Duration(last.RTP.LateMs)*time.Millisecond
 	account, err := truth.Load(f.truthLog())
 	if err != nil {
 		return r, err

@@ -54,8 +54,10 @@ func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media,
 	for _, all := range legs {
 		j.LiveLegs += len(all)
 	}
-	var mu sync.Mutex // whole, j
+	var mu sync.Mutex                                // whole, j
+	tolerance := truth.DefaultTolerance + fault.Late // what was sent late arrived late
 	whole := account.NewJudge()
+	whole.Tolerance = tolerance
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for _, id := range channels {
@@ -64,7 +66,7 @@ func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media,
 			if err != nil {
 				return err
 			}
-			verdicts, err := judgeLegs(account, id, recorded, legs[id])
+			verdicts, err := judgeLegs(account, id, recorded, legs[id], tolerance)
 			if err != nil {
 				return err
 			}
@@ -117,10 +119,10 @@ func liveLegs(account *truth.Account, fault Fault) map[string][]audit.Interval {
 }
 
 // judgeLegs judges each leg on one channel.
-func judgeLegs(account *truth.Account, id string, recorded audit.Recording, legs []audit.Interval) (verdicts []truth.Verdict, err error) {
+func judgeLegs(account *truth.Account, id string, recorded audit.Recording, legs []audit.Interval, tolerance time.Duration) (verdicts []truth.Verdict, err error) {
 	for _, i := range legs {
 		part := account.NewJudge()
-		part.From, part.To = i.From, i.To
+		part.From, part.To, part.Tolerance = i.From, i.To, tolerance
 		near := recorded.Crop(i)
 		v, err := part.Channel(id, near.Stretches, near.Gaps)
 		if err != nil {

@@ -50,8 +50,9 @@ type Fault struct {
 	Stranded  int           // channels that found no room
 	Alarmed   int           // of those with an alarm
 	HealedAt  time.Time
-	Ended     time.Time // the last look at the floor
-	Recovered bool      // the floor was whole again in the end
+	Ended     time.Time     // the last look at the floor
+	Late      time.Duration // how late the switch's own sender has been, at worst
+	Recovered bool          // the floor was whole again in the end
 }
 
 const look = 20 * time.Millisecond

@@ -47,6 +47,7 @@ type FaultReport struct {
 	UnexplainedMs int64    `json:"unexplained_ms"`
 	DuplicatedMs  int64    `json:"duplicated_ms"`
 	MissingMs     int64    `json:"missing_ms"` // on all channels, the whole time
+	LateMs        int64    `json:"late_ms"`    // of the switch's own sender, at worst: gaps may be off by this
 	Findings      []string `json:"findings,omitempty"`
 	Directory     string   `json:"directory,omitempty"` // kept when there are findings
 }
@@ -100,6 +101,7 @@ func (r Result) Findings(targets bool) []string {
 	}
 	v, s, f := r.Judgement.Verdict, r.Fault.Scenario, r.Fault
 	say(v.SentMS == 0 || v.RecordedMS == 0, "nothing was sent or nothing recorded: this proves nothing")
+	say(f.Late >= time.Second, "the switch's own sender was %d ms late: this machine is too busy to be judged", f.Late.Milliseconds())
 	say(r.Judgement.LiveLegs == 0, "no leg was live on the victim: this proves little")
 	say(v.UnexplainedMS > 0, "%d ms are missing and no gap says so", v.UnexplainedMS)
 	say(v.DuplicatedMS > 0, "%d ms are there twice", v.DuplicatedMS)
@@ -140,7 +142,7 @@ func (r Result) faultReport(found []string) FaultReport {
 	report := FaultReport{
 		Seed: f.Seed, AtMs: f.At.Sub(r.Began).Milliseconds(), What: f.Scenario.Name, Object: strings.Join(f.Victims, ","), LiveLegs: r.Judgement.LiveLegs,
 		DetectMs: wholeMs(f.Detect), GapMs: SpreadOf(r.Judgement.GapMs), SteadyMs: wholeMs(f.Steady), Stranded: f.Stranded,
-		UnexplainedMs: v.UnexplainedMS, DuplicatedMs: v.DuplicatedMS, MissingMs: v.SentMS - v.RecordedMS, Findings: found,
+		UnexplainedMs: v.UnexplainedMS, DuplicatedMs: v.DuplicatedMS, MissingMs: v.SentMS - v.RecordedMS, LateMs: f.Late.Milliseconds(), Findings: found,
 	}
 	if len(found) > 0 {
 		report.Directory = r.Directory
