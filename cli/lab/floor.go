@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
@@ -216,9 +217,25 @@ func address(p place, port int) string {
 	return p.at(control) + ":" + strconv.Itoa(port)
 }
 
+// niceness is the recorders' own. On machines of their own the switch and the
+// director would not wait for recorders either.
+const niceness = -10
+
+func favour() error {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, niceness); err != nil {
+		return fmt.Errorf("set priority: %w", err)
+	}
+	return nil
+}
+
 // start brings every daemon up, the switch last: agents log on when there is
 // a choice of recorders.
 func (f *floor) start(ctx context.Context) error {
+	for _, m := range []*machine{f.sim, f.director} {
+		if err := m.do(favour); err != nil { // the host's thread, and what it starts
+			return err
+		}
+	}
 	for _, m := range append(slices.Clone(f.recorders), f.director) {
 		if err := m.do(m.daemon.Start); err != nil {
 			return err

@@ -160,6 +160,9 @@ func (p *player) heal() error {
 		status = p.status()
 		return whole(status)
 	})
+	if p.ctx.Err() != nil {
+		return p.ctx.Err()
+	}
 	if p.fault.Recovered {
 		p.say("whole again %v after it was mended", time.Since(p.fault.HealedAt).Round(time.Millisecond))
 	} else {
@@ -203,8 +206,10 @@ func (p *player) awaitSteady(tight bool) {
 		}
 		return time.Since(since) >= calm
 	})
-	if since.IsZero() {
+	if since.IsZero() && p.ctx.Err() == nil {
 		p.say("not steady: %s", summary(last))
+	}
+	if since.IsZero() {
 		return
 	}
 	p.fault.Steady = since.Sub(p.fault.At)
