@@ -222,14 +222,19 @@ func (f *floor) tellCall(c *conversation) {
 	}
 }
 
-// recordersOf names the recorders that hold a leg's channels, and those that
-// have heard of it before.
+// recordersOf names the recorders that hold a leg's channels, those included
+// that the media is just leaving, and those that have heard of it before.
 func (f *floor) recordersOf(l *leg) []call.RecorderName {
 	names := slices.Clone(l.told)
 	for _, id := range l.channels {
 		ch := f.channels[id]
-		if ch != nil && f.recorders[ch.recorder] != nil && !slices.Contains(names, ch.recorder) {
-			names = append(names, ch.recorder)
+		if ch == nil {
+			continue
+		}
+		for _, p := range append(slices.Clip(ch.leaving), port{recorder: ch.recorder}) {
+			if f.recorders[p.recorder] != nil && !slices.Contains(names, p.recorder) {
+				names = append(names, p.recorder)
+			}
 		}
 	}
 	if s := f.sessions[l.Session]; len(names) == 0 && s != nil && f.recorders[s.recorder] != nil {

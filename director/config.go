@@ -22,6 +22,7 @@ type Config struct {
 	Control         string           `toml:"control"`
 	InsecureControl bool             `toml:"insecure_control"` // Control may be an address that other machines reach
 	Metrics         string           `toml:"metrics"`
+	Nice            int              `toml:"nice"`
 	RecorderTimeout config.Duration  `toml:"recorder_timeout"`
 	Recorders       []RecorderConfig `toml:"recorder"`
 	Placement       PlacementConfig  `toml:"placement"`
@@ -67,6 +68,7 @@ func DefaultConfig() Config {
 		Site:            "site",
 		Control:         "127.0.0.1:7401",
 		Metrics:         "127.0.0.1:9401",
+		Nice:            -10,
 		RecorderTimeout: config.Duration(500 * time.Millisecond),
 		Recorders:       []RecorderConfig{{Name: "rec-1", Address: "127.0.0.1:7402"}},
 		Placement: PlacementConfig{
@@ -100,6 +102,7 @@ func (c Config) Validate() []config.Fault {
 	if c.Metrics != "" {
 		check.Addr("metrics", c.Metrics)
 	}
+	check.That(c.Nice >= -20 && c.Nice <= 19, "nice", "%d: want -20 to 19", c.Nice)
 	check.Between("recorder_timeout", c.RecorderTimeout, config.Duration(200*time.Millisecond), config.Duration(time.Minute))
 	c.checkRecorders(&check)
 	p := c.Placement

@@ -375,7 +375,7 @@ func (f *floor) channelUnavailable(e provider.ChannelUnavailable) {
 // remove ends a channel: its dialog, its place, its entry.
 func (f *floor) remove(ch *channel, cause string) {
 	f.do(detach{ch.ID})
-	for _, p := range append(ch.leaving, port{recorder: ch.recorder}) {
+	for _, p := range append(slices.Clip(ch.leaving), port{recorder: ch.recorder}) {
 		if r := f.recorders[p.recorder]; r != nil {
 			r.close(ch.ID, cause)
 		}

@@ -190,14 +190,10 @@ func (s *storm) actions() map[string]func(*rapid.T) {
 			if !s.recorders[name].up {
 				return
 			}
-			for range 30 {
-				s.f.recorderBeats(s.now, name, 100)
-				s.pass(beat)
-			}
-			for range 12 {
-				s.f.recorderBeats(s.now, name, 0)
-				s.pass(beat)
-			}
+			r := s.f.recorders[name]
+			r.pulse.deaf(s.now)
+			s.f.deaf(s.now, r, s.now)
+			s.act()
 		},
 		"drain": func(t *rapid.T) {
 			if r, err := s.f.commanded(string(s.draw(t))); err == nil {

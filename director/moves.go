@@ -67,7 +67,7 @@ func (ch *channel) mediaOn() call.RecorderName {
 	if ch.attached.IsZero() || ch.mediaAt == (provider.Endpoint{}) {
 		return ""
 	}
-	for _, p := range append(ch.leaving, port{ch.recorder, ch.endpoint}) {
+	for _, p := range append(slices.Clip(ch.leaving), port{ch.recorder, ch.endpoint}) {
 		if p.endpoint == ch.mediaAt {
 			return p.recorder
 		}
@@ -118,7 +118,8 @@ func (f *floor) probe(now time.Time, r *recorder, dead []string) {
 	}
 	if len(dead) >= several && 2*len(dead) > attached {
 		if r.pulse.reason == "" {
-			r.pulse.deaf(now, fmt.Sprintf("hears nothing: %d of %d channels are dead", len(dead), attached))
+			r.pulse.reason = fmt.Sprintf("hears nothing: %d of %d channels are dead", len(dead), attached)
+			r.pulse.avoid(now)
 			f.deaf(now, r, now.Add(-mediaDead))
 		}
 		return
@@ -202,7 +203,7 @@ func (f *floor) reassign(now time.Time, ch *channel, name call.RecorderName, rea
 	if ch.recorder == name {
 		return
 	}
-	ch.leaving = slices.DeleteFunc(ch.leaving, func(p port) bool { return p.recorder == name })
+	ch.notLeaving(name)
 	if f.recorders[ch.recorder] != nil {
 		ch.leaving = append(ch.leaving, port{ch.recorder, ch.endpoint})
 	}
@@ -220,6 +221,11 @@ func (f *floor) reassign(now time.Time, ch *channel, name call.RecorderName, rea
 		ch.dialAt, ch.failures = now, 0
 	}
 	f.pursue(now, ch)
+}
+
+// notLeaving forgets that the channel was to leave a recorder.
+func (ch *channel) notLeaving(name call.RecorderName) {
+	ch.leaving = slices.DeleteFunc(ch.leaving, func(p port) bool { return p.recorder == name })
 }
 
 // letGo closes a channel where its media has come from, a moment after it
@@ -249,7 +255,7 @@ func (f *floor) stay(ch *channel) bool {
 	if r := f.recorders[on]; r == nil || !r.up() || on == ch.recorder {
 		return false
 	}
-	ch.leaving = slices.DeleteFunc(ch.leaving, func(p port) bool { return p.recorder == on })
+	ch.notLeaving(on)
 	ch.recorder, ch.endpoint, ch.planned = on, ch.mediaAt, false
 	f.recorders[on].update(ch.ID)
 	if s := f.sessions[ch.Channel.Session]; s != nil {

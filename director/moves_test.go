@@ -302,7 +302,7 @@ func TestPulse(t *testing.T) {
 			now, deaf := noon, false
 			for _, ph := range c.phases {
 				for end := now.Add(ph.lasts); now.Before(end); now = now.Add(100 * time.Millisecond) {
-					deaf = p.beat(now, ph.talking) || deaf
+					deaf = p.beat(now, ph.talking) || deaf // what it means the floor decides
 				}
 			}
 			wantEqual(t, "deaf", deaf, c.deaf)
@@ -311,35 +311,57 @@ func TestPulse(t *testing.T) {
 }
 
 // A recorder that hears nothing loses its channels and is tried again later.
+// Its silence is its own only if it is sent something, and others hear the switch.
 func TestDeafRecorder(t *testing.T) {
-	r := started(t, "rec-1", "rec-2")
-	r.tell(logOn("s1", r.now)...)
-	r.settle()
-	deaf := r.holder("s1.m1.A")
-	for range 30 {
-		r.f.recorderBeats(r.now, deaf.name, 40)
-		r.pass(100 * time.Millisecond)
+	for name, c := range map[string]struct {
+		turrets int
+		other   int // talking elsewhere meanwhile
+		linked  bool
+		deaf    bool
+	}{
+		"deaf":                       {40, 40, true, true},
+		"nothing is sent to it":      {1, 40, true, false},
+		"all recorders hear nothing": {40, 0, true, false},
+		"the switch is away":         {40, 40, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := started(t, "rec-1", "rec-2")
+			for i := range c.turrets {
+				r.tell(logOn(fmt.Sprint("s", i), r.now)...)
+			}
+			r.settle()
+			victim := r.holder("s0.m1.A")
+			other := r.others(victim)[0]
+			beat := func(times, here, there int) {
+				for range times {
+					r.f.recorderBeats(r.now, victim.name, here)
+					r.f.recorderBeats(r.now, other.name, there)
+					r.pass(100 * time.Millisecond)
+				}
+			}
+			beat(30, 40, 40)
+			last := r.now
+			if !c.linked {
+				r.tell(provider.LinkDown{Peer: "switch", Heard: r.now, Err: errors.New("reset")})
+			}
+			beat(6, 0, c.other)
+			if word := r.f.recorders[victim.name].stateWord(); (word == "busy") != c.deaf {
+				t.Fatalf("the recorder is %s", word)
+			}
+			r.settle()
+			moved := r.holder("s0.m1.A") == other
+			wantEqual(t, "moved", moved, c.deaf)
+			if !moved {
+				return
+			}
+			since := other.continued["s0.m1.A"].GetSince().AsTime()
+			if since.After(last.Add(-200*time.Millisecond)) || since.Before(last.Add(-500*time.Millisecond)) {
+				t.Errorf("continues since %v, last heard %v", since, last)
+			}
+			beat(400, 0, 40)
+			wantEqual(t, "state later", r.f.recorders[victim.name].stateWord(), "ready")
+		})
 	}
-	last := r.now
-	for range 6 {
-		r.f.recorderBeats(r.now, deaf.name, 0)
-		r.pass(100 * time.Millisecond)
-	}
-	wantEqual(t, "state", r.f.recorders[deaf.name].stateWord(), "busy")
-	r.settle()
-	r.wantAttached("s1.m1.A", "s1.m2.A")
-	other := r.holder("s1.m1.A")
-	if other == deaf {
-		t.Fatal("not moved")
-	}
-	if c := other.continued["s1.m1.A"]; c == nil || last.Sub(c.GetSince().AsTime()) > 200*time.Millisecond {
-		t.Errorf("continues %v, last heard %v", c, last)
-	}
-	for range 400 {
-		r.f.recorderBeats(r.now, deaf.name, 0)
-		r.pass(100 * time.Millisecond)
-	}
-	wantEqual(t, "state later", r.f.recorders[deaf.name].stateWord(), "ready")
 }
 
 // One dead channel among many is the switch's to revive; most of them dead are the recorder's.

@@ -24,6 +24,10 @@ const (
 	deafMost = 10 * time.Minute
 )
 
+// talkedWithin is the time over which a heartbeat counts who talks, and one
+// more heartbeat: a recorder may have heard nothing for so long before it says so.
+const talkedWithin = 300 * time.Millisecond
+
 // pulse judges by a recorder's heartbeats whether media reaches it. Its
 // control network may be well while its media network, or a port of a switch
 // on the way, swallows everything: then it reports itself ready and records
@@ -37,13 +41,12 @@ type pulse struct {
 	reason string    // of being deaf; empty: it hears
 }
 
-// beat takes a heartbeat in and reports whether the recorder has become deaf
-// with it.
+// beat takes a heartbeat in and reports whether a crowd has fallen silent with it.
 func (p *pulse) beat(now time.Time, talking int) bool {
 	passed := now.Sub(p.at)
 	p.at = now
 	if p.reason != "" && now.After(p.until) {
-		p.reason, p.level = "", 0
+		p.reason = ""
 	}
 	if talking > 0 {
 		p.talked = now
@@ -51,16 +54,20 @@ func (p *pulse) beat(now time.Time, talking int) bool {
 		p.level += (float64(talking) - p.level) * share
 		return false
 	}
-	if p.reason != "" || p.level < crowd || now.Sub(p.talked) < hush {
-		return false
-	}
-	p.deaf(now, fmt.Sprintf("hears nothing: %.0f channels fell silent at once", p.level))
-	return true
+	return p.reason == "" && p.level >= crowd && now.Sub(p.talked) >= hush
 }
 
+// forget takes the silence for granted.
+func (p *pulse) forget() { p.level = 0 }
+
 // deaf keeps placements off the recorder for a while.
-func (p *pulse) deaf(now time.Time, reason string) {
+func (p *pulse) deaf(now time.Time) {
+	p.reason = fmt.Sprintf("hears nothing: %.0f channels fell silent at once", p.level)
+	p.avoid(now)
+}
+
+func (p *pulse) avoid(now time.Time) {
 	p.until = now.Add(min(deafFor<<min(p.times, 8), deafMost))
 	p.times++
-	p.reason, p.level = reason, 0
+	p.forget()
 }

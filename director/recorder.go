@@ -227,7 +227,10 @@ func (f *floor) reconcile(now time.Time, r *recorder, h *tandemv1.HeldChannel) {
 		fallthrough
 	case ch.recorder == "":
 		ch.recorder, ch.reason = r.name, h.GetReason()
-		f.takeDialog(ch, h)
+		ch.notLeaving(r.name)
+		if ch.attached.IsZero() {
+			f.takeDialog(ch, h)
+		}
 	case ch.recorder != r.name:
 		f.heldTwice(now, ch, r, h)
 		return
@@ -400,8 +403,36 @@ func (f *floor) recorderBeats(now time.Time, name call.RecorderName, talking int
 		return
 	}
 	if heard := r.pulse.talked; r.pulse.beat(now, talking) {
-		f.deaf(now, r, heard)
+		f.hushed(now, r, heard)
 	}
+}
+
+// hushed judges a crowd's silence: it means something for the recorder only if
+// the crowd is still sent to it, and the switch is there and heard elsewhere.
+func (f *floor) hushed(now time.Time, r *recorder, heard time.Time) {
+	crowded := f.sentTo(r.name) >= crowd
+	for _, other := range f.recorders {
+		if other != r && other.up() && f.sentTo(other.name) > 0 && now.Sub(other.pulse.talked) >= hush {
+			crowded = false // the switch's silence, or its network's
+		}
+	}
+	if !crowded || !f.link.up {
+		r.pulse.forget()
+		return
+	}
+	r.pulse.deaf(now)
+	f.deaf(now, r, heard.Add(-talkedWithin))
+}
+
+// sentTo counts the channels whose media the switch sends to a recorder.
+func (f *floor) sentTo(name call.RecorderName) int {
+	n := 0
+	for _, ch := range f.channels {
+		if ch.mediaOn() == name {
+			n++
+		}
+	}
+	return n
 }
 
 // batch is one round of orders to one recorder, in the order in which they

@@ -30,6 +30,7 @@ const farewell = 2 * time.Second
 // Run directs until ctx ends. It hangs nothing up: media goes on, and the
 // next director adopts the dialogs.
 func Run(ctx context.Context, cfg Config) error {
+	daemon.Hurry(cfg.Nice)
 	d, err := open(cfg, slog.Default().With("director", cfg.Name))
 	if err != nil {
 		return err

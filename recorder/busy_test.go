@@ -21,7 +21,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/internal/config"
-	"tandem/recorder/load"
+	"tandem/internal/daemon"
 )
 
 // Roles in which the test runs itself again.
@@ -87,7 +87,7 @@ func TestHeartbeatsOnABusyMachine(t *testing.T) {
 	if seconds == 0 {
 		t.Skip("takes the whole machine: TANDEM_BUSY_SECONDS=60 asks for it")
 	}
-	if err := load.Raise(-20); err != nil { // the watch that times must not be late itself
+	if err := daemon.Raise(-20); err != nil { // the watch that times must not be late itself
 		t.Skip(err)
 	}
 	b := newBench(t)

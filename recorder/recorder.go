@@ -27,7 +27,6 @@ import (
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
 	"tandem/recorder/journal"
-	"tandem/recorder/load"
 	"tandem/recorder/playback"
 )
 
@@ -41,7 +40,7 @@ func Run(ctx context.Context, cfg Config) error {
 	} else {
 		slog.Warn("control is not encrypted: only this machine can reach it", "control", cfg.Control)
 	}
-	hurry(cfg.Nice)
+	daemon.Hurry(cfg.Nice)
 	ln, err := net.Listen("tcp", cfg.Control)
 	if err != nil {
 		return fmt.Errorf("listen for control: %w", err)
@@ -69,18 +68,6 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(), r.healthy) })
 	slog.Info("recording", "control", ln.Addr().String(), "dir", cfg.Dir, "keep", cfg.Media.Keep)
 	return g.Wait()
-}
-
-// hurry raises the process's priority; where it may not, it says so and goes on.
-func hurry(nice int) {
-	if nice == 0 {
-		return
-	}
-	if err := load.Raise(nice); err != nil {
-		slog.Warn("no priority: late when others take every core", "err", err)
-		return
-	}
-	slog.Info("priority raised", "nice", nice)
 }
 
 // recorder is everything open.

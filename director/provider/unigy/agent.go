@@ -823,6 +823,9 @@ func (a *agent) fail(req provider.Attach, at *attachment, run uint64, err error,
 		return
 	}
 	at.attempt = nil
+	if errors.Is(err, context.Canceled) {
+		return // this agent stops: it is not the switch that failed
+	}
 	a.emit(provider.AttachFailed{Channel: req.Channel, Peer: hostOfURI(req.Address), Err: err, Gone: gone})
 }
 

@@ -1,14 +1,28 @@
-package load
+package daemon
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
+
+// Hurry raises the process's priority, as Raise does; where it may not, it
+// says so and goes on. 0 leaves it as it is.
+func Hurry(nice int) {
+	if nice == 0 {
+		return
+	}
+	if err := Raise(nice); err != nil {
+		slog.Warn("no priority: late when others take every core", "err", err)
+		return
+	}
+	slog.Info("priority raised", "nice", nice)
+}
 
 // Raise gives every thread of this process the nice value, -20 to 19; the
 // threads that they make inherit it. Where the kernel shares the CPU between
