@@ -295,10 +295,10 @@ func difference(got, want []byte) string {
 	return fmt.Sprintf("differs from sample %d of %d", i, len(got))
 }
 
-// A sender that speaks while another one is silent is heard between what that
-// one said, and what of it is missing there is missing. Where both speak the
-// first one is heard, and a packet that the other one lost then is no silence
-// in the file.
+// A sender that for the most part speaks while another one is silent is heard
+// between what that one said, and what of it is missing there is missing. Where
+// both speak the first one is heard, and a packet that the other one lost then
+// is no silence in the file.
 func TestOneInsideAnother(t *testing.T) {
 	f := newFloor(t, t.TempDir(), 24*time.Hour)
 	defer f.close()
@@ -343,6 +343,82 @@ func TestOneInsideAnother(t *testing.T) {
 		})
 		if !same {
 			t.Errorf("%s: stretches %+v, want %+v", stage, trailer.Stretches, wantStretches)
+		}
+		f.compact()
+	}
+}
+
+// A flood's first packets come over the stream and a lone one of it in a gap
+// of the stream: neither is heard, and the gap is whole.
+func TestRivalHidesNoGap(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	l := f.line("a", media.PCMU)
+	say := func(at int, p rtp.Packet) {
+		p.Version, p.PayloadType, p.Payload = 2, l.PayloadType, bytes.Repeat([]byte{7}, 160)
+		datagram, err := p.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := f.w.Block()
+		d.Add(l.Num, f.at(at).UnixNano(), datagram)
+		f.w.Append(d)
+	}
+	f.talk(l, 100)
+	for i := range 20 { // as fast as they go, at 1.7 s
+		say(13_600, rtp.Packet{Header: rtp.Header{SSRC: 66, SequenceNumber: uint16(i), Timestamp: uint32(160 * i)}})
+	}
+	f.lose(l, 20)
+	say(17_600, rtp.Packet{Header: rtp.Header{SSRC: 66, SequenceNumber: 34_000, Timestamp: 34_000 * 160}})
+	f.talk(l, 50)
+	for _, stage := range []string{"in the journal", "in segments"} {
+		_, trailer, _, data := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
+		if !bytes.Equal(data, l.said) {
+			t.Errorf("%s: %s", stage, difference(data, l.said))
+		}
+		f.wantGaps(l, trailer.Gaps, 0, len(l.said))
+		f.wantStretches(l, trailer.Stretches, 0, len(l.said))
+		f.compact()
+	}
+}
+
+// A sender that takes another one's place is heard whole, even when somebody
+// who was there before it speaks over it now and then and outlasts it.
+func TestRivalSilencesNobody(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	l := f.line("a", media.PCMU)
+	forger := &line{Channel: l.Channel, seq: 7, rnd: rand.New(rand.NewPCG(9, 9))}
+	forger.Num = 77
+	type sent struct {
+		at       time.Time
+		datagram []byte
+	}
+	var all []sent
+	for ssrc, packets := range []int{600, 400} {
+		l.Num = uint32(1 + ssrc)
+		for range packets {
+			at, datagram := f.packet(l)
+			all = append(all, sent{at, datagram})
+		}
+	}
+	l.Num = 1
+	f.silence(forger, 8000)
+	for range 20 { // one packet a second, from the first second on
+		at, datagram := f.packet(forger)
+		all = append(all, sent{at, datagram})
+		f.silence(forger, 8000-160)
+	}
+	slices.SortStableFunc(all, func(a, b sent) int { return a.at.Compare(b.at) })
+	for _, s := range all {
+		d := f.w.Block()
+		d.Add(l.Num, s.at.UnixNano(), s.datagram)
+		f.w.Append(d)
+	}
+	for _, stage := range []string{"in the journal", "in segments"} {
+		_, trailer, _, data := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
+		if !bytes.Equal(data, l.said) || trailer.Gaps != nil {
+			t.Errorf("%s: %s, gaps %v", stage, difference(data, l.said), trailer.Gaps)
 		}
 		f.compact()
 	}

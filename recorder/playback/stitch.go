@@ -34,12 +34,69 @@ func within(all []*chain, w catalog.Window) (pieces []piece, end time.Time) {
 	return pieces, end
 }
 
+// sender is one SSRC in one attachment.
+type sender struct{ num, ssrc uint32 }
+
+// withoutRivals leaves out what rivals said: floods and forgers, whose longest
+// chain is for the most part said over chains that were there before it. None
+// of what they sent is heard, lest a packet of theirs passes for one that is
+// missing. A sender's longest chain decides, so that no packet of anybody's
+// silences one who took another's place and stayed.
+func withoutRivals(all []*chain) []*chain {
+	longest, length := map[sender]*chain{}, map[sender]int64{}
+	for _, c := range all {
+		of := sender{c.num, c.ssrc}
+		if n := c.said(); n > length[of] {
+			longest[of], length[of] = c, n
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(c *chain) bool {
+		of := sender{c.num, c.ssrc}
+		return length[of] > 0 && 2*longest[of].over(all) > length[of]
+	})
+}
+
+// said is how many samples were received of a chain.
+func (c *chain) said() (n int64) {
+	if len(c.parts) == 0 {
+		return 0
+	}
+	for _, v := range c.media(c.extent()) {
+		n += v.to - v.from
+	}
+	return n
+}
+
+// over is how many samples of the chain were said while another sender spoke
+// that was there before it.
+func (c *chain) over(all []*chain) (n int64) {
+	first, last := c.extent()
+	began, ended := c.wall(first), c.wall(last)
+	var own []interval
+	for _, o := range all {
+		if o.num != c.num || o.ssrc == c.ssrc || len(o.parts) == 0 {
+			continue
+		}
+		first, _ := o.extent()
+		if !o.wall(first).Before(began) {
+			continue
+		}
+		for _, v := range o.media(o.timestamp(began), o.timestamp(ended)) {
+			own = append(own, c.media(c.timestamp(o.wall(v.from)), c.timestamp(o.wall(v.to)))...)
+		}
+	}
+	for _, v := range join(own) {
+		n += v.to - v.from
+	}
+	return n
+}
+
 // stitch lays chains one behind the other. Inside a chain RTP timestamps
 // count; from one chain to the next, the wall clock. Where two have media at
 // the same time the one that began first is heard: a file has room for one,
 // and what came later may be anybody's.
 func (t *Timeline) stitch(all []*chain, w catalog.Window) bool {
-	pieces, end := within(all, w)
+	pieces, end := within(withoutRivals(all), w)
 	if len(pieces) == 0 {
 		return false
 	}
