@@ -58,6 +58,10 @@ func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media,
 	tolerance := truth.DefaultTolerance + fault.Late // what was sent late arrived late
 	whole := account.NewJudge()
 	whole.Tolerance = tolerance
+	if !fault.Scenario.Quality.Perfect() {
+		// Of a channel's first or last packet nobody can know that the network lost it.
+		whole.From, whole.To = fault.At.Add(-2*before), fault.Ended.Add(-before)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readers)
 	for _, id := range channels {
