@@ -383,9 +383,9 @@ func (c *Compactor) notes(notes []journal.Note, table *bool) error {
 					return err
 				}
 			}
-		case n.Dropped != nil && n.Dropped.Cause == call.CauseDisk:
+		case n.Dropped != nil && (n.Dropped.Unseen || n.Dropped.Cause == call.CauseDisk):
 			if ch := c.channels[n.Dropped.Num]; ch != nil {
-				ch.Stream.Drop(rtpstream.Drop{From: rtpstream.WallOf(n.Dropped.From), To: rtpstream.WallOf(n.Dropped.To)})
+				c.dropped(ch, *n.Dropped)
 			}
 		case n.Reported != nil:
 			if ch := c.channels[n.Reported.Num]; ch != nil {
@@ -394,6 +394,17 @@ func (c *Compactor) notes(notes []journal.Note, table *bool) error {
 		}
 	}
 	return nil
+}
+
+// dropped notes that datagrams of a channel are not in the journal: they may
+// have been packets of a run, or all there was between two.
+func (c *Compactor) dropped(ch *channel, d journal.Dropped) {
+	for _, run := range ch.Stream.Drop(rtpstream.Drop{From: rtpstream.WallOf(d.From), To: rtpstream.WallOf(d.To), Cause: d.Cause}) {
+		c.absent = append(c.absent, absence{ch, run, *run.Head, false})
+	}
+	for _, t := range ch.Tracks {
+		t.saved = 0 // an open segment's row tells those who listen now
+	}
 }
 
 // started notes a new boot, after which packets may be missing, and says
@@ -493,6 +504,9 @@ func (c *Compactor) apply(ch *channel, placed []rtpstream.Placed, ended []*rtpst
 	for _, run := range ended {
 		t := c.track(ch, run)
 		c.finish(ch, t)
+		if run.Tail != nil {
+			c.absent = append(c.absent, absence{ch, run, *run.Tail, false})
+		}
 		ch.Tracks = slices.DeleteFunc(ch.Tracks, func(o *track) bool { return o == t })
 	}
 	// The stream keeps the list for its next packet, which on a silent channel

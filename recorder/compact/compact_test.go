@@ -194,6 +194,69 @@ func TestContinuation(t *testing.T) {
 	}
 }
 
+// What a socket's buffer had no room for at the end of a dialog is a gap,
+// though the next one begins with a marker, or none comes; what nobody spoke
+// of long before it is none.
+func TestDrownedEnd(t *testing.T) {
+	const second, packet = 50, 20 * time.Millisecond
+	for _, c := range []struct {
+		name     string
+		then     func(f *floor, l *line, drowned journal.Note)
+		from, to time.Duration // of the only gap, after the last packet
+	}{
+		{"then another dialog", func(f *floor, l *line, drowned journal.Note) { f.w.Put(drowned); redial(f, l) }, 0, 2 * time.Second},
+		{"noted when the next dialog has begun", func(f *floor, l *line, drowned journal.Note) {
+			redial(f, l)
+			f.rotate()
+			f.step()
+			f.w.Put(drowned)
+		}, 0, 2 * time.Second},
+		{"then the end", func(f *floor, l *line, drowned journal.Note) { f.w.Put(drowned); f.silence(time.Minute) }, 0, time.Second + packet},
+		{"then the end, noted over a restart", func(f *floor, l *line, drowned journal.Note) {
+			f.w.Put(drowned)
+			f.rotate()
+			f.step()
+			f.restartCompactor()
+		}, 0, time.Second + packet},
+		{"drowned in vain, then another dialog", func(f *floor, l *line, _ journal.Note) {
+			f.silence(time.Minute)
+			f.w.Put(f.drown(l, second))
+			redial(f, l)
+		}, time.Minute + time.Second - 5*time.Second, time.Minute + 3*time.Second},
+		{"not noted", func(f *floor, l *line, _ journal.Note) { redial(f, l) }, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFloor(t, t.TempDir(), nil)
+			defer f.close()
+			l := f.line(media.PCMU)
+			f.talk(l, 2*second)
+			last := f.now
+			c.then(f, l, f.drown(l, second))
+			var gaps []catalog.Gap
+			for _, s := range f.end() {
+				gaps = append(gaps, s.Gaps...)
+			}
+			if c.to == 0 {
+				if len(gaps) != 0 {
+					t.Errorf("gaps %v", gaps)
+				}
+				return
+			}
+			if len(gaps) != 1 || gaps[0].Cause != call.CauseLoss || gaps[0].From.Sub(last.Add(c.from)).Abs() > time.Millisecond || gaps[0].To.Sub(last.Add(c.to)).Abs() > time.Millisecond {
+				t.Errorf("gaps %v, want one from %v to %v after %v", gaps, c.from, c.to, last)
+			}
+		})
+	}
+}
+
+// redial goes on with another dialog after a second of silence.
+func redial(f *floor, l *line) {
+	f.silence(time.Second)
+	l.ssrc += 10_000
+	l.seq, l.ts, l.fresh = 7, 7, true
+	f.talk(l, 100)
+}
+
 // Whatever senders, networks, kills and crashes do: every journalled packet is
 // in one segment at its place, and every hole is silence or a gap with its cause.
 func TestCompactAgainstModel(t *testing.T) {
@@ -249,6 +312,23 @@ func TestCompactAgainstModel(t *testing.T) {
 				f.lose(l, rapid.IntRange(2, 500).Draw(t, "packets"), call.CauseDisk)
 				f.w.Put(journal.Note{Dropped: &journal.Dropped{Num: l.Num, From: from, To: f.now, Packets: 1, Cause: call.CauseDisk}})
 				f.talk(l, 2)
+			},
+			"drown": func(t *rapid.T) {
+				l := pick(t)
+				note := f.drown(l, rapid.IntRange(1, 500).Draw(t, "packets"))
+				early := rapid.Bool().Draw(t, "note before packets")
+				if early {
+					f.w.Put(note)
+				}
+				if rapid.Bool().Draw(t, "redial") {
+					l.ssrc += 10_000
+					l.seq, l.ts, l.fresh = rapid.Uint16().Draw(t, "seq"), rapid.Uint32().Draw(t, "ts"), true
+				}
+				f.talk(l, 3)
+				if !early {
+					f.w.Put(note)
+					f.talk(l, 2)
+				}
 			},
 			"silence": func(t *rapid.T) {
 				l := pick(t)

@@ -47,6 +47,7 @@ type line struct {
 	ts    uint32    // of a sample taken at clock
 	clock time.Time // after the last packet
 	rnd   *rand.Rand
+	fresh bool // the next packet is a dialog's first
 	sent  []sent
 }
 
@@ -111,7 +112,8 @@ func (f *floor) line(codec media.Codec) *line {
 func (l *line) next(now time.Time, cause call.Cause) sent {
 	silent := now.Sub(l.clock)
 	l.ts += uint32(silent / (125 * time.Microsecond))
-	s := sent{ssrc: l.ssrc, ts: l.ts, seq: l.seq, at: now, payload: make([]byte, 160), kept: cause == "", cause: cause, marker: silent > 0}
+	s := sent{ssrc: l.ssrc, ts: l.ts, seq: l.seq, at: now, payload: make([]byte, 160), kept: cause == "", cause: cause, marker: silent > 0 || l.fresh}
+	l.fresh = false
 	for i := range s.payload { // anything but silence
 		if s.payload[i] = byte(l.rnd.Uint32()); s.payload[i] == l.Codec.Silence() {
 			s.payload[i]++
@@ -159,6 +161,14 @@ func (f *floor) lose(l *line, n int, cause call.Cause) {
 		l.next(f.now, cause)
 		f.now = f.now.Add(20 * time.Millisecond)
 	}
+}
+
+// drown loses n packets in a socket's buffer that overflows. The note of it is
+// what is returned; it may come later than what is sent next.
+func (f *floor) drown(l *line, n int) journal.Note {
+	from := f.now
+	f.lose(l, n, call.CauseLoss)
+	return journal.Note{Dropped: &journal.Dropped{Num: l.Num, From: from, To: f.now, Packets: uint64(n), Cause: call.CauseLoss, Unseen: true}}
 }
 
 func (f *floor) silence(d time.Duration) { f.now = f.now.Add(d) }

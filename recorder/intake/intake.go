@@ -154,7 +154,7 @@ func (in *Intake) Open(ch journal.Channel, port int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open channel %d: %w", ch.Num, err)
 	}
-	s := &stream{fd: fd, num: ch.Num, port: port, limit: newLimit(in.cfg.PacketRate, rateBurst*in.cfg.PacketRate), payload: payloadOf(ch)}
+	s := &stream{fd: fd, num: ch.Num, port: port, limit: newLimit(in.cfg.PacketRate, rateBurst*in.cfg.PacketRate), payload: payloadOf(ch), counted: time.Now().UnixNano()}
 	sh := slices.MinFunc(in.shards, func(a, b *shard) int { return int(a.count.Load() - b.count.Load()) })
 	sh.count.Add(1)
 	in.streams[ch.Num] = &held{stream: s, shard: sh}

@@ -399,14 +399,28 @@ func TestFloodIsBounded(t *testing.T) {
 	}
 	packets, notes := r.read()
 	wantNumbers(t, packets[2], 9, 0, beats)
-	var noted uint64
+	var noted, unseen uint64
+	count := 0
 	for _, n := range notes {
 		if n.Dropped != nil && n.Dropped.Num == 1 {
 			noted += n.Dropped.Packets
+			if n.Dropped.Unseen {
+				unseen += n.Dropped.Packets
+				if n.Dropped.From.Before(began) || n.Dropped.To.After(time.Now()) {
+					t.Errorf("note %+v of a flood that began at %v", n.Dropped, began)
+				}
+			}
+			count++
 			if n.Dropped.Cause != call.CauseLoss || n.Dropped.Why == "" || n.Dropped.To.Before(n.Dropped.From) {
 				t.Errorf("note %+v", n.Dropped)
 			}
 		}
+	}
+	if unseen != s.KernelDrops {
+		t.Errorf("%d noted as dropped unseen, the kernel counted %d", unseen, s.KernelDrops)
+	}
+	if most := int(drops) * (int(time.Since(began)/noteEvery) + 2); count > most {
+		t.Errorf("%d notes, want %d at most", count, most)
 	}
 	if want := s.Rejected[Flood] + s.Rejected[ForeignSSRC] + s.KernelDrops; noted != want {
 		t.Errorf("%d packets noted as dropped, want %d", noted, want)
@@ -447,6 +461,7 @@ func TestOverflowIsNotedWithItsCause(t *testing.T) {
 				}
 				cfg.ReceiveBuffer = 8 << 10
 			})
+			opened := time.Now()
 			conn, _ := r.open(1)
 			if c.stall {
 				r.fillJournal()
@@ -455,13 +470,16 @@ func TestOverflowIsNotedWithItsCause(t *testing.T) {
 			}
 			const sent = 500
 			sendRange(t, conn, 7, 0, sent)
+			full := time.Now()
 			if !c.stall {
 				r.runIntake()
 			}
 			r.runJournal()
 			r.wait("the backlog", func() bool { s, _ := r.Stats(1); return s.Packets > 0 })
-			sendRange(t, conn, 7, sent, sent+1) // brings the news
-			r.wait("the news", func() bool { s, _ := r.Stats(1); return s.Packets+s.KernelDrops == sent+1 })
+			// No datagram follows that could bring the news.
+			r.wait("the news", func() bool { s, _ := r.Stats(1); return s.Packets+s.KernelDrops == sent })
+			sendRange(t, conn, 7, sent, sent+1)
+			r.wait("the next packet", func() bool { s, _ := r.Stats(1); return s.Packets+s.KernelDrops == sent+1 })
 			s, _ := r.Stats(1)
 			if s.KernelDrops == 0 || s.Lost != s.KernelDrops || r.Totals().KernelDrops != s.KernelDrops {
 				t.Errorf("stats %+v", s)
@@ -471,8 +489,11 @@ func TestOverflowIsNotedWithItsCause(t *testing.T) {
 			for _, n := range notes {
 				if n.Dropped != nil {
 					noted += n.Dropped.Packets
-					if n.Dropped.Cause != c.cause {
-						t.Errorf("note %+v, want cause %s", n.Dropped, c.cause)
+					if n.Dropped.Cause != c.cause || !n.Dropped.Unseen {
+						t.Errorf("note %+v, want cause %s and unseen", n.Dropped, c.cause)
+					}
+					if n.Dropped.From.Before(opened) || n.Dropped.From.After(full) || n.Dropped.To.Before(full) {
+						t.Errorf("note %+v, opened at %v and full by %v", n.Dropped, opened, full)
 					}
 				}
 			}
@@ -480,6 +501,38 @@ func TestOverflowIsNotedWithItsCause(t *testing.T) {
 				t.Errorf("%d noted, %d dropped", noted, s.KernelDrops)
 			}
 		})
+	}
+}
+
+// A channel that closes drowned ends with all that waited, a note of what did
+// not fit, and then its end.
+func TestCloseAfterAnOverflow(t *testing.T) {
+	r := newRig(t, func(cfg *Config, _ *journal.Config) { cfg.ReceiveBuffer = 64 << 10 })
+	conn, _ := r.open(1)
+	const sent = 1000
+	sendRange(t, conn, 7, 0, sent)
+	r.Close(1, "logged_off")
+	r.runIntake()
+	r.runJournal()
+	r.wait("an account of everything sent", func() bool { s := r.Totals(); return s.Packets+s.KernelDrops == sent })
+	packets, notes := r.read()
+	if kept := len(packets[1]); kept <= perSweep || kept == sent {
+		t.Fatalf("%d packets waited", kept)
+	}
+	wantNumbers(t, packets[1], 7, 0, len(packets[1]))
+	var noted uint64
+	closed := false
+	for _, n := range notes {
+		if n.Dropped != nil {
+			noted += n.Dropped.Packets
+			if closed || !n.Dropped.Unseen {
+				t.Errorf("note %+v, closed %v", n.Dropped, closed)
+			}
+		}
+		closed = closed || n.Closed != nil
+	}
+	if want := uint64(sent - len(packets[1])); noted != want || !closed {
+		t.Errorf("%d noted, want %d; closed %v", noted, want, closed)
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	perSweep = 64
 	// perClose bounds the last sweep of a socket: more than a full buffer.
 	perClose = 8192
+	// crowd is how many datagrams of one socket a sweep finds before the kernel
+	// is asked what it dropped: a buffer that was full held more.
+	crowd = 8
 	// noteEvery is how often losses are put in the journal.
 	noteEvery = time.Second
 	// worstBatch is the room that one receive may need in a block.
@@ -55,6 +58,7 @@ type shard struct {
 	closing  int   // streams whose last sweep is due
 	stall    tally // the latest time the journal took nothing
 	stalled  bool  // the last sweep did not get through
+	ending   bool  // the sweep is the last one: all sockets will close
 	sweeps   int
 	totals   Totals
 	rejected Rejected
@@ -105,6 +109,7 @@ func (sh *shard) run(ctx context.Context, phase time.Duration) {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
+			sh.ending = true
 			sh.sweep(time.Now())
 			sh.note()
 			sh.flush()
@@ -216,7 +221,7 @@ func (sh *shard) deliver() {
 // the journal has no room.
 func (sh *shard) drain(s *stream, at int64) bool {
 	bound := perSweep
-	if s.closing != nil {
+	if s.closing != nil || sh.ending {
 		bound = perClose
 	}
 	var taken int
@@ -245,6 +250,11 @@ func (sh *shard) drain(s *stream, at int64) bool {
 		sh.totals.Lost += s.lost() - lost
 		s.show()
 	}
+	if taken >= crowd {
+		sh.askDrops(s)
+	} else if !full {
+		s.counted = max(s.counted, at)
+	}
 	return !full
 }
 
@@ -262,9 +272,10 @@ func (sh *shard) take(s *stream, i int, named bool, now int64) {
 	if d.arrival == 0 {
 		d.arrival = now
 	}
-	if d.dropsSet && d.drops != s.kernel {
+	if d.dropsSet {
 		sh.overflowed(s, d.drops, d.arrival)
 	}
+	s.counted = max(s.counted, d.arrival)
 	if why := sh.judge(s, d, named); why != accepted {
 		sh.reject(s, why, d.arrival)
 	}
@@ -332,16 +343,31 @@ func (sh *shard) follow(s *stream) {
 	}
 }
 
-// overflowed counts what the kernel dropped between the datagram before and
-// the one that brought the news.
-func (sh *shard) overflowed(s *stream, drops uint32, arrival int64) {
-	n := uint64(drops - s.kernel)
+// askDrops asks what the kernel has dropped until now: a datagram tells only
+// of those before it.
+func (sh *shard) askDrops(s *stream) {
+	now := time.Now().UnixNano()
+	if drops, ok := kernelDrops(s.fd); ok {
+		sh.overflowed(s, drops, now)
+		s.counted = now
+	}
+}
+
+// overflowed counts what the kernel dropped since it was counted last; drops
+// is its counter as it was at an instant.
+func (sh *shard) overflowed(s *stream, drops uint32, at int64) {
+	news := int32(drops - s.kernel)
+	if news <= 0 { // nothing, or a datagram that waited while the kernel was asked
+		return
+	}
 	s.kernel = drops
+	from := min(s.counted, at)
 	kind := dropOverflow
-	if s.seen <= sh.stall.to && arrival >= sh.stall.from && sh.stall.to > 0 {
+	if from <= sh.stall.to && at >= sh.stall.from && sh.stall.to > 0 {
 		kind = dropDisk
 	}
-	s.dropped[kind].add(s.seen, arrival, n)
+	n := uint64(news)
+	s.dropped[kind].add(from, at, n)
 	s.shown.drops.Add(n)
 	sh.totals.KernelDrops += n
 	sh.noteDrops(s)
@@ -389,9 +415,7 @@ func (sh *shard) settle() {
 		if s.closing == nil {
 			return false
 		}
-		if drops, ok := kernelDrops(s.fd); ok && drops != s.kernel {
-			sh.overflowed(s, drops, time.Now().UnixNano())
-		}
+		sh.askDrops(s)
 		sh.noted = slices.DeleteFunc(sh.noted, func(o *stream) bool { return o == s })
 		sh.pending = s.takeDropped(sh.pending)
 		sh.pending = append(sh.pending, journal.Note{Closed: s.closing})

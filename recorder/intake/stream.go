@@ -56,6 +56,7 @@ type stream struct {
 	control  bucket
 	rival    rival
 	kernel   uint32 // SO_RXQ_OVFL as last read
+	counted  int64  // until when kernel is all that was dropped
 	source   rawAddr
 	sourced  bool   // source is known
 	total    uint64 // packets kept
@@ -290,13 +291,14 @@ const (
 )
 
 var dropCauses = [drops]struct {
-	cause call.Cause
-	why   string
+	cause  call.Cause
+	why    string
+	unseen bool
 }{
-	dropOverflow: {call.CauseLoss, "socket buffer overflow"},
-	dropDisk:     {call.CauseDisk, "socket buffer overflow while the journal was behind"},
-	dropFlood:    {call.CauseLoss, "more packets than the stream can have"},
-	dropForeign:  {call.CauseLoss, "packets of a second sender"},
+	dropOverflow: {call.CauseLoss, "socket buffer overflow", true},
+	dropDisk:     {call.CauseDisk, "socket buffer overflow while the journal was behind", true},
+	dropFlood:    {call.CauseLoss, "more packets than the stream can have", false},
+	dropForeign:  {call.CauseLoss, "packets of a second sender", false},
 }
 
 // tally is how many datagrams were dropped, and between which arrivals.
@@ -325,7 +327,7 @@ func (s *stream) takeDropped(notes []journal.Note) []journal.Note {
 		}
 		c := dropCauses[kind]
 		notes = append(notes, journal.Note{Dropped: &journal.Dropped{
-			Num: s.num, From: time.Unix(0, t.from), To: time.Unix(0, t.to), Packets: t.packets, Cause: c.cause, Why: c.why,
+			Num: s.num, From: time.Unix(0, t.from), To: time.Unix(0, t.to), Packets: t.packets, Cause: c.cause, Why: c.why, Unseen: c.unseen,
 		}})
 		*t = tally{}
 	}

@@ -64,8 +64,9 @@ type Dropped struct {
 	From    time.Time  `json:"from"`
 	To      time.Time  `json:"to"`
 	Packets uint64     `json:"packets"`
-	Cause   call.Cause `json:"cause"` // disk or loss
-	Why     string     `json:"why"`   // for people
+	Cause   call.Cause `json:"cause"`            // disk or loss
+	Why     string     `json:"why"`              // for people
+	Unseen  bool       `json:"unseen,omitempty"` // the kernel dropped them: whose they were nobody knows
 }
 
 // Reported is an RTCP sender report (RFC 3550 6.4.1): at wall time NTP the

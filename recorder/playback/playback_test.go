@@ -382,6 +382,49 @@ func TestRivalHidesNoGap(t *testing.T) {
 	}
 }
 
+// Before it is compacted, too, an export names what a socket's buffer had no
+// room for at the end of a dialog, and of the channel, and what the compactor
+// has taken in of it already.
+func TestDrownedEnd(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	l := f.line("a", media.PCMU)
+	drown := func(n int) {
+		from := len(l.said)
+		f.lose(l, n)
+		f.w.Put(journal.Note{Dropped: &journal.Dropped{Num: l.Num, From: f.at(from), To: f.at(len(l.said) - 160), Packets: uint64(n), Cause: call.CauseLoss, Unseen: true}})
+	}
+	check := func(stage string) {
+		t.Helper()
+		_, trailer, _, data := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
+		if !bytes.Equal(data, l.said) {
+			t.Errorf("%s: %s", stage, difference(data, l.said))
+		}
+		f.wantGaps(l, trailer.Gaps, 0, len(l.said))
+	}
+	f.talk(l, 50)
+	drown(50)
+	check("drowned")
+	f.compact()
+	check("drowned and compacted")
+	ours := l.Num
+	for range 50 {
+		arrival, datagram := f.packet(l)
+		datagram[1] |= 0x80 // a marker at least at the first
+		binary.BigEndian.PutUint32(datagram[8:], 99)
+		d := f.w.Block()
+		d.Add(ours, arrival.UnixNano(), datagram)
+		f.w.Append(d)
+	}
+	check("with the next dialog")
+	drown(25)
+	check("drowned again")
+	f.w.Put(journal.Note{Closed: &journal.Closed{Num: ours, At: f.at(len(l.said)), Cause: "logged_off"}})
+	check("at the end")
+	f.compact()
+	check("and in segments")
+}
+
 // A sender that takes another one's place is heard whole, even when somebody
 // who was there before it speaks over it now and then and outlasts it.
 func TestRivalSilencesNobody(t *testing.T) {

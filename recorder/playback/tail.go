@@ -211,9 +211,11 @@ func (l *listener) note(n journal.Note) {
 		if a := l.heard[n.Closed.Num]; a != nil {
 			l.take(a)(a.stream.Finish())
 		}
-	case n.Dropped != nil && n.Dropped.Cause == call.CauseDisk:
+	case n.Dropped != nil && (n.Dropped.Unseen || n.Dropped.Cause == call.CauseDisk):
 		if a := l.heard[n.Dropped.Num]; a != nil {
-			a.stream.Drop(rtpstream.Drop{From: rtpstream.WallOf(n.Dropped.From), To: rtpstream.WallOf(n.Dropped.To)})
+			for _, run := range a.stream.Drop(rtpstream.Drop{From: rtpstream.WallOf(n.Dropped.From), To: rtpstream.WallOf(n.Dropped.To), Cause: n.Dropped.Cause}) {
+				l.miss(*run.Head)
+			}
 		}
 	case n.Reported != nil:
 		if a := l.heard[n.Reported.Num]; a != nil {
@@ -256,6 +258,9 @@ func (l *listener) take(a *attachment) func([]rtpstream.Placed, []*rtpstream.Run
 		}
 		for _, run := range ended {
 			l.book(l.chain(a, run), run, true)
+			if run.Tail != nil {
+				l.miss(*run.Tail)
+			}
 		}
 	}
 }
@@ -270,10 +275,15 @@ func (l *listener) chain(a *attachment, run *rtpstream.Run) *chain {
 		if h := run.Head; h != nil && h.Cause == a.stream.Origin.Cause {
 			l.heads = append(l.heads, lost{c, *h})
 		} else if h != nil {
-			l.gaps = append(l.gaps, catalog.Gap{From: h.Start.Time(), To: h.End.Time(), Cause: h.Cause})
+			l.miss(*h)
 		}
 	}
 	return c
+}
+
+// miss notes what is missing outside of every run.
+func (l *listener) miss(h rtpstream.Hole) {
+	l.gaps = append(l.gaps, catalog.Gap{From: h.Start.Time(), To: h.End.Time(), Cause: h.Cause})
 }
 
 // book notes the gaps of a run.

@@ -36,12 +36,36 @@ type Run struct {
 	Anchor  Anchor
 	Pending Coverage // never empty; holes in it may still be filled
 	Marks   []int64  // High whenever the recorder stopped
-	Drops   []Drop   // what the recorder could not keep
+	Drops   []Drop   // those for want of disk
+	Dropped Drop     // all since the stream's Edge, as one
 	Head    *Hole    // what is missing before its first packet; only Start, End and Cause
+	Quiet   *Hole    // or the silence there, which nothing but its marker proves
+	Tail    *Hole    // what is missing after its last packet, known when the stream is finished
 }
 
-// Drop is a time in which packets arrived and could not be kept.
-type Drop struct{ From, To Wall }
+// Drop is a time in which datagrams arrived that could not be kept, and whose
+// they were nobody knows.
+type Drop struct {
+	From, To Wall
+	Cause    call.Cause // disk or loss
+}
+
+// join is a drop that lasts as long as both.
+func (d Drop) join(o Drop) Drop {
+	if d.Cause == "" || o.Cause == call.CauseDisk {
+		d.Cause = o.Cause
+	}
+	return Drop{min(d.From, o.From), max(d.To, o.To), d.Cause}
+}
+
+// within is what may be missing of a silence in which the drop is, nil when
+// it is not in it. No packet that was dropped had been on its way for long.
+func (d Drop) within(silence Hole) *Hole {
+	if d.Cause == "" || d.To <= silence.Start || silence.End < d.From {
+		return nil
+	}
+	return &Hole{Start: max(silence.Start, d.From.Add(-maxLate)), End: silence.End, Cause: d.Cause}
+}
 
 // Hole is a stretch of a run for which no packet came. Lost 0 means that the
 // sequence is continuous: the sender was silent and nothing is missing.
@@ -217,7 +241,7 @@ func (r *Run) cause(h Hole) call.Cause {
 func causeOf(start, end Wall, length time.Duration, drops []Drop) call.Cause {
 	for _, d := range drops {
 		if d.From < end && start < d.To {
-			return call.CauseDisk
+			return d.Cause
 		}
 	}
 	if length >= outageAfter {

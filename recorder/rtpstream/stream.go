@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	maxRuns       = 4                // gone on with at a time
-	maxCandidates = 8                // first packets of runs that have no second one yet
-	runIdle       = 10 * time.Second // after which a run ends if another one has packets
-	headRoom      = 40 * time.Millisecond
+	maxRuns       = 4                      // gone on with at a time
+	maxCandidates = 8                      // first packets of runs that have no second one yet
+	runIdle       = 10 * time.Second       // after which a run ends if another one has packets
+	headRoom      = 40 * time.Millisecond  // between two runs that follow each other: jitter, and clocks that differ
 	breath        = 100 * time.Millisecond // a run that got nothing for so long may be over
 )
 
@@ -62,8 +62,8 @@ type Stream struct {
 	Away       bool // the recorder stopped since the last packet
 	Since      Wall // and when it was last known to run
 	Origin     Origin
-	Drops      []Drop
-	Strays     int64 // packets that fitted nothing: too many did, or a run went on around them
+	Drops      []Drop // those for want of disk
+	Strays     int64  // packets that fitted nothing: too many did, or a run went on around them
 
 	placed []Placed
 	ended  []*Run
@@ -116,7 +116,7 @@ func (s *Stream) place(r *Run, p Packet, seq, ts int64, arrival Wall, verdict Ve
 func (s *Stream) begin(c Candidate) {
 	r := c.Run
 	first := extend(r.TS, c.Packet.TS)
-	r.Head = s.head(r.Anchor.Wall(r.Pending[0].From), c.Packet.Marker)
+	r.Head, r.Quiet = s.head(r.Anchor.Wall(r.Pending[0].From), c.Packet.Marker)
 	s.Runs = append(s.Runs, r)
 	s.place(r, c.Packet, int64(c.Packet.Seq), first, r.Began, Next)
 	for len(s.Runs) > maxRuns {
@@ -131,12 +131,13 @@ func (s *Stream) end(i int) {
 	s.Runs = slices.Delete(s.Runs, i, i+1)
 }
 
-// head is what is missing before a run that begins at the given time, nil
-// when nothing is known to be. Between two runs no sequence number tells, so
-// only a talkspurt's first packet proves silence before it; and after the
-// recorder was away nothing does, nor at the head of a stream that came from
-// another recorder: its silence was proven there or not at all.
-func (s *Stream) head(begin Wall, marker bool) *Hole {
+// head is what is missing before a run that begins at the given time, or the
+// silence there; both are nil when there is no time between. Between two runs
+// no sequence number tells, so only a talkspurt's first packet proves silence
+// before it; and after the recorder was away nothing does, nor while datagrams
+// were dropped unseen, nor at the head of a stream that came from another
+// recorder: its silence was proven there or not at all.
+func (s *Stream) head(begin Wall, marker bool) (missing, quiet *Hole) {
 	inherited := s.Edge == 0 && s.Origin.Cause != ""
 	from := s.Edge
 	switch {
@@ -145,21 +146,42 @@ func (s *Stream) head(begin Wall, marker bool) *Hole {
 	case from == 0 && s.Away:
 		from = s.Since
 	}
+	if from == 0 || begin <= from {
+		return nil, nil
+	}
 	h := &Hole{Start: from, End: begin}
 	switch {
-	case from == 0 || begin.Sub(from) <= headRoom:
-		return nil
 	case inherited:
 		h.Cause = s.Origin.Cause
 	case s.Away:
 		h.Cause = call.CauseInterrupted
 	default:
 		h.Cause = causeOf(from, begin, begin.Sub(from), s.Drops)
-		if marker && h.Cause != call.CauseDisk {
-			return nil
+		marker = marker && h.Cause != call.CauseDisk
+	}
+	proven := marker && !inherited && !s.Away
+	if !proven && begin.Sub(from) > headRoom {
+		return h, nil
+	}
+	if missing = s.dropped().within(*h); missing != nil {
+		return missing, nil
+	}
+	h.Cause = ""
+	return nil, h
+}
+
+// dropped is all that was dropped since the edge.
+func (s *Stream) dropped() (d Drop) {
+	for _, r := range s.Runs {
+		switch {
+		case r.Dropped.To <= s.Edge:
+		case d.Cause == "":
+			d = r.Dropped
+		default:
+			d = d.join(r.Dropped)
 		}
 	}
-	return h
+	return d
 }
 
 // consider keeps a packet that fits nothing as the possible first of a run.
@@ -203,7 +225,7 @@ func (s *Stream) Expire(now Wall) (placed []Placed, ended []*Run) {
 func (s *Stream) Hear() (placed []Placed, ended []*Run) {
 	s.placed, s.ended = s.placed[:0], s.ended[:0]
 	s.Candidates = slices.DeleteFunc(s.Candidates, func(c Candidate) bool {
-		alone := !s.spokenOver(c, breath)
+		alone := !s.spokenOver(c, breath) && !s.strange(c)
 		if alone {
 			s.begin(c)
 		}
@@ -212,13 +234,18 @@ func (s *Stream) Hear() (placed []Placed, ended []*Run) {
 	return s.placed, s.ended
 }
 
-// Finish ends the stream: whatever was waited for does not come any more.
+// Finish ends the stream: whatever was waited for does not come any more. What
+// was dropped after its last packet is missing.
 func (s *Stream) Finish() (placed []Placed, ended []*Run) {
 	s.placed, s.ended = s.placed[:0], s.ended[:0]
 	for _, c := range s.Candidates {
 		s.resolve(c)
 	}
 	s.Candidates = nil
+	if d := s.dropped(); d.Cause != "" { // the last dropped may have been a packet's time long
+		r := s.Runs[len(s.Runs)-1]
+		r.Tail = d.within(Hole{Start: s.Edge, End: d.To.Add(r.Anchor.Span(r.Frame))})
+	}
 	for len(s.Runs) > 0 {
 		s.end(0)
 	}
@@ -243,6 +270,19 @@ func (s *Stream) spokenOver(c Candidate, within time.Duration) bool {
 	return slices.ContainsFunc(s.Runs, func(r *Run) bool { return r.Began <= at && r.Arrival > at.Add(-within) })
 }
 
+// strange reports whether a candidate is of a sender that spoke inside another
+// one's run before: a flood or a forger. It is heard, if at all, when nobody
+// comes any more whose head it would hide.
+func (s *Stream) strange(c Candidate) bool {
+	inside := func(r *Run) bool {
+		return r != c.Run && r.SSRC == c.Run.SSRC && slices.ContainsFunc(s.Runs, func(o *Run) bool {
+			return o.SSRC != r.SSRC && o.Began < r.Began && r.Arrival < o.Arrival
+		})
+	}
+	return slices.ContainsFunc(s.Runs, inside) ||
+		slices.ContainsFunc(s.Candidates, func(o Candidate) bool { return inside(o.Run) })
+}
+
 // Interrupt notes that the recorder stopped here, last known to run at since.
 func (s *Stream) Interrupt(since Wall) {
 	for _, r := range s.Runs {
@@ -255,10 +295,37 @@ func (s *Stream) Interrupt(since Wall) {
 	}
 }
 
-// Drop notes that packets of this time arrived and could not be kept.
-func (s *Stream) Drop(d Drop) {
-	s.Drops = append(s.Drops, d)
+// Drop notes that datagrams were dropped. It may come later than packets that
+// came after them, and returns the runs before which there is a Head now where
+// silence had been taken for proven.
+func (s *Stream) Drop(d Drop) (heads []*Run) {
+	all := s.dropped()
+	if all.Cause == "" {
+		all = d
+	}
+	all = all.join(d)
+	if d.Cause == call.CauseDisk {
+		s.Drops = append(s.Drops, d)
+	}
+	for _, c := range s.Candidates {
+		c.Run.drop(d, all)
+	}
 	for _, r := range s.Runs {
+		r.drop(d, all)
+		if r.Quiet == nil {
+			continue
+		}
+		if h := d.within(*r.Quiet); h != nil {
+			r.Head, r.Quiet = h, nil
+			heads = append(heads, r)
+		}
+	}
+	return heads
+}
+
+func (r *Run) drop(d, all Drop) {
+	r.Dropped = all
+	if d.Cause == call.CauseDisk {
 		r.Drops = append(r.Drops, d)
 	}
 }

@@ -47,7 +47,7 @@ func (k *talker) silent(d time.Duration) {
 type heard struct {
 	placed []Placed
 	holes  []Hole
-	heads  []Hole
+	heads  []Hole // and tails
 	runs   int
 }
 
@@ -60,8 +60,10 @@ func (h *heard) take(placed []Placed, ended []*Run) {
 	for _, r := range ended {
 		h.holes = r.Settle(h.holes, true)
 		h.runs++
-		if r.Head != nil {
-			h.heads = append(h.heads, *r.Head)
+		for _, missing := range []*Hole{r.Head, r.Tail} {
+			if missing != nil {
+				h.heads = append(h.heads, *missing)
+			}
 		}
 	}
 }
@@ -104,7 +106,7 @@ func TestHoles(t *testing.T) {
 			send(9)
 			from := k.at
 			k.lose(100)
-			s.Drop(Drop{from, k.at})
+			s.Drop(Drop{from, k.at, call.CauseDisk})
 			send(9)
 		}, 1, []call.Cause{call.CauseDisk}},
 		{"another source while we were away", func(k *talker, s *Stream, send func(int)) {
@@ -164,6 +166,110 @@ func TestHoles(t *testing.T) {
 				t.Errorf("%d of %d packets placed, %d strays", len(h.placed), sent, s.Strays)
 			}
 		})
+	}
+}
+
+// A dialog follows another, each begun with a marker, and packets are dropped
+// anywhere, with the note of it before or behind what follows: every one that
+// was dropped is in a hole that says so, none that came is, and where nothing
+// was dropped nothing is missing.
+func TestDroppedIsMissing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k, s, h := &talker{7, 65530, 1<<32 - 500, t0}, &Stream{}, &heard{}
+		var came, dropped []Wall
+		var late []Drop
+		note := func() {
+			for _, d := range late {
+				s.Drop(d)
+			}
+			late = nil
+		}
+		marker := true
+		talk := func(n int) {
+			for i := range n {
+				p, at := k.packet()
+				p.Marker, marker = marker, false
+				came = append(came, at)
+				h.take(s.Push(p, at))
+				if i == 1 && rapid.Bool().Draw(t, "note now") {
+					note()
+				}
+			}
+		}
+		drown := func(n int) {
+			from := k.at
+			for range n {
+				dropped = append(dropped, k.at)
+				k.lose(1)
+			}
+			late = append(late, Drop{from, k.at, call.CauseLoss})
+			if rapid.Bool().Draw(t, "note at once") {
+				note()
+			}
+		}
+		talk(2)
+		t.Repeat(map[string]func(*rapid.T){
+			"talk":    func(t *rapid.T) { talk(rapid.IntRange(2, 50).Draw(t, "packets")) },
+			"silence": func(t *rapid.T) { k.silent(ms(float64(rapid.IntRange(1, 20_000).Draw(t, "ms")))); marker = true },
+			"drown":   func(t *rapid.T) { drown(rapid.IntRange(1, 100).Draw(t, "packets")) },
+			"redial": func(t *rapid.T) {
+				k.ssrc++
+				k.seq, k.ts, marker = rapid.Uint16().Draw(t, "seq"), rapid.Uint32().Draw(t, "ts"), true
+				talk(2)
+			},
+		})
+		note()
+		h.take(s.Finish())
+		missing := func(at Wall) bool {
+			middle := at.Add(ms(10))
+			return slices.ContainsFunc(append(h.holes, h.heads...), func(o Hole) bool {
+				return o.Cause == call.CauseLoss && o.Start <= middle && middle < o.End
+			})
+		}
+		for _, at := range dropped {
+			if !missing(at) {
+				t.Fatalf("dropped at %v and in no hole: %+v %+v", at.Sub(t0), h.holes, h.heads)
+			}
+		}
+		for _, at := range came {
+			if missing(at) {
+				t.Fatalf("came at %v and is in a hole: %+v %+v", at.Sub(t0), h.holes, h.heads)
+			}
+		}
+		if len(dropped) == 0 && len(h.heads) > 0 {
+			t.Fatalf("nothing was dropped, missing %+v", h.heads)
+		}
+	})
+}
+
+// What a flood sends once a second between two dialogs does not cut what is
+// missing there, whenever the journal that holds it goes.
+func TestStrangeIsNotHeardInAGap(t *testing.T) {
+	k, s, h := &talker{7, 1, 1000, t0}, &Stream{}, &heard{}
+	flood := &talker{66, 0, 0, t0.Add(ms(500))}
+	for k.at < t0.Add(time.Second) {
+		if k.at == t0.Add(ms(500)) {
+			for range 20 { // at once
+				p, _ := flood.packet()
+				h.take(s.Push(p, k.at))
+			}
+		}
+		h.take(s.Push(k.packet()))
+	}
+	h.take(s.Hear())
+	flood.seq, flood.ts = 34_000, 34_000*160
+	p, _ := flood.packet()
+	h.take(s.Push(p, t0.Add(ms(1500))))
+	h.take(s.Hear())
+	k.lose(50)
+	k.ssrc++
+	for range 50 {
+		h.take(s.Push(k.packet()))
+	}
+	h.take(s.Finish())
+	want := []Hole{{Start: t0.Add(time.Second), End: t0.Add(2 * time.Second), Cause: call.CauseLoss}}
+	if !reflect.DeepEqual(h.heads, want) {
+		t.Errorf("missing %+v, want %+v", h.heads, want)
 	}
 }
 
