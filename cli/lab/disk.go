@@ -101,10 +101,11 @@ func (d *disk) stall(h *host) error {
 	if err := h.do(func() (err error) { root, err = os.Open(d.dir); return err }); err != nil {
 		return fmt.Errorf("stall disk: %w", err)
 	}
-	d.stop, d.ended = make(chan struct{}), make(chan error, 1)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	d.stop, d.ended = stop, ended
 	go func() {
 		defer root.Close()
-		d.ended <- stallUntil(d.stop, int(root.Fd()))
+		ended <- stallUntil(stop, int(root.Fd()))
 	}()
 	return nil
 }
