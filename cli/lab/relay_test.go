@@ -213,8 +213,10 @@ func ear(t *testing.T, h *host, p place) *net.UDPConn {
 	t.Helper()
 	var conn *net.UDPConn
 	if err := h.do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(p.at(media)), Port: 9})
-		return err
+		if conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(p.at(media)), Port: 9}); err != nil {
+			return err
+		}
+		return conn.SetReadBuffer(1 << 20) // all that a test sends at once
 	}); err != nil {
 		t.Fatal(err)
 	}
