@@ -66,7 +66,7 @@ func (c *Compactor) commit(ctx context.Context) error {
 // holds them is about to go.
 func (c *Compactor) hear(ctx context.Context) error {
 	for _, ch := range c.state.Channels {
-		if err := c.put(ch, ch.Stream.Hear); err != nil {
+		if err := c.put(ch, func() ([]rtpstream.Placed, []*rtpstream.Run) { return ch.Stream.Hear(c.state.Last) }); err != nil {
 			return err
 		}
 	}

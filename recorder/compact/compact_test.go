@@ -315,7 +315,7 @@ func TestCompactAgainstModel(t *testing.T) {
 			},
 			"drown": func(t *rapid.T) {
 				l := pick(t)
-				note := f.drown(l, rapid.IntRange(1, 500).Draw(t, "packets"))
+				note := f.drown(l, rapid.IntRange(1, 100).Draw(t, "packets"))
 				early := rapid.Bool().Draw(t, "note before packets")
 				if early {
 					f.w.Put(note)

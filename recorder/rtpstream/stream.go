@@ -21,6 +21,7 @@ const (
 	runIdle       = 10 * time.Second       // after which a run ends if another one has packets
 	headRoom      = 40 * time.Millisecond  // between two runs that follow each other: jitter, and clocks that differ
 	breath        = 100 * time.Millisecond // a run that got nothing for so long may be over
+	overdue       = 500 * time.Millisecond // and is, when nothing came in so long after another's packet: every socket has been swept
 )
 
 // Packet is one RTP packet of G.711, or of comfort noise.
@@ -218,14 +219,18 @@ func (s *Stream) Expire(now Wall) (placed []Placed, ended []*Run) {
 	return s.placed, s.ended
 }
 
-// Hear is Push for the moment in which what was pushed is let go of:
-// candidates that nobody spoke over, or just before, become runs at once,
-// since all that is to be heard must be somewhere. What fits them later goes
-// on with them.
-func (s *Stream) Hear() (placed []Placed, ended []*Run) {
+// Hear is Push for the moment in which what was pushed is let go of, when the
+// newest packet of any stream arrived at now: candidates that nobody spoke
+// over, or just before, become runs at once, since all that is to be heard must
+// be somewhere. What fits them later goes on with them.
+func (s *Stream) Hear(now Wall) (placed []Placed, ended []*Run) {
 	s.placed, s.ended = s.placed[:0], s.ended[:0]
 	s.Candidates = slices.DeleteFunc(s.Candidates, func(c Candidate) bool {
-		alone := !s.spokenOver(c, breath) && !s.strange(c)
+		within := breath
+		if now.Sub(c.Run.Arrival) > overdue {
+			within = 0
+		}
+		alone := !s.spokenOver(c, within) && !s.strange(c)
 		if alone {
 			s.begin(c)
 		}
@@ -296,8 +301,8 @@ func (s *Stream) Interrupt(since Wall) {
 }
 
 // Drop notes that datagrams were dropped. It may come later than packets that
-// came after them, and returns the runs before which there is a Head now where
-// silence had been taken for proven.
+// came after them, while their run lasts, and returns the runs before which
+// there is a Head now where silence had been taken for proven.
 func (s *Stream) Drop(d Drop) (heads []*Run) {
 	all := s.dropped()
 	if all.Cause == "" {

@@ -195,6 +195,7 @@ func TestDroppedIsMissing(t *testing.T) {
 					note()
 				}
 			}
+			note()
 		}
 		drown := func(n int) {
 			from := k.at
@@ -256,11 +257,11 @@ func TestStrangeIsNotHeardInAGap(t *testing.T) {
 		}
 		h.take(s.Push(k.packet()))
 	}
-	h.take(s.Hear())
+	h.take(s.Hear(k.at))
 	flood.seq, flood.ts = 34_000, 34_000*160
 	p, _ := flood.packet()
 	h.take(s.Push(p, t0.Add(ms(1500))))
-	h.take(s.Hear())
+	h.take(s.Hear(t0.Add(ms(2500))))
 	k.lose(50)
 	k.ssrc++
 	for range 50 {
@@ -475,7 +476,7 @@ func TestStrayInsideARun(t *testing.T) {
 			h.take(s.Push(k.packet()))
 			if i == 50 {
 				h.take(s.Push(Packet{SSRC: 9, Seq: 1, TS: 5, Codec: media.PCMU, Payload: []byte{1}}, k.at))
-				h.take(s.Hear())
+				h.take(s.Hear(k.at))
 			}
 		}
 		h.take(decide(s))
@@ -494,7 +495,7 @@ func TestHearALonePacket(t *testing.T) {
 	if len(h.placed) != 0 {
 		t.Fatal("heard before it is clear that it is alone")
 	}
-	h.take(s.Hear())
+	h.take(s.Hear(k.at))
 	for range 10 {
 		h.take(s.Push(k.packet()))
 	}
@@ -504,8 +505,19 @@ func TestHearALonePacket(t *testing.T) {
 	// Another dialog begins and ends with one packet.
 	k2 := &talker{2, 7, 7, k.at.Add(time.Second)}
 	h.take(s.Push(k2.packet()))
-	h.take(s.Hear())
+	h.take(s.Hear(k2.at))
 	if len(h.placed) != 12 {
+		t.Errorf("%d placed", len(h.placed))
+	}
+	// And one more, so soon that the one before might go on; it does not.
+	k3 := &talker{3, 7, 7, k2.at}
+	h.take(s.Push(k3.packet()))
+	h.take(s.Hear(k3.at))
+	if len(h.placed) != 12 {
+		t.Error("heard before it is clear that it is alone")
+	}
+	h.take(s.Hear(k3.at.Add(time.Second)))
+	if len(h.placed) != 13 {
 		t.Errorf("%d placed", len(h.placed))
 	}
 }
