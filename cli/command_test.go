@@ -36,9 +36,9 @@ func TestCommands(t *testing.T) {
 		want  proto.Message
 		out   string
 	}{
-		{"drain rec-1", moving, &tandemv1.DrainRecorderRequest{Recorder: "rec-1"}, "rec-1 is empty: 2 channels moved in 0 ms; recctl drain rec-1 --undo puts it into use again\n"},
-		{"drain rec-1 --json", moving, &tandemv1.DrainRecorderRequest{Recorder: "rec-1"}, `{"recorder":"rec-1","undo":false,"channels":2,"duration_ms":0}` + "\n"},
-		{"drain rec-1 --undo", nil, &tandemv1.DrainRecorderRequest{Recorder: "rec-1", Undo: true}, "rec-1 is in use again, with 2 channels on it; recctl rebalance fills it\n"},
+		{"drain rec-1", moving, &tandemv1.DirectorServiceDrainRequest{Recorder: "rec-1"}, "rec-1 is empty: 2 channels moved in 0 ms; recctl drain rec-1 --undo puts it into use again\n"},
+		{"drain rec-1 --json", moving, &tandemv1.DirectorServiceDrainRequest{Recorder: "rec-1"}, `{"recorder":"rec-1","undo":false,"channels":2,"duration_ms":0}` + "\n"},
+		{"drain rec-1 --undo", nil, &tandemv1.DirectorServiceDrainRequest{Recorder: "rec-1", Undo: true}, "rec-1 is in use again, with 2 channels on it; recctl rebalance fills it\n"},
 		{"move t2 --to rec-2", moving, &tandemv1.MoveRequest{Turret: "t2", To: "rec-2"}, "t2 is on rec-2: 2 channels moved in 0 ms\n"},
 		{"move ann --to rec-2 --json", moving, &tandemv1.MoveRequest{Turret: "ann", To: "rec-2"}, `{"turret":"ann","channel":"","to":"rec-2","channels":2,"duration_ms":0}` + "\n"},
 		{"move --to rec-2 s2.m1.A", moving[:2], &tandemv1.MoveRequest{Channel: "s2.m1.A", To: "rec-2"}, "s2.m1.A is on rec-2: 2 channels moved in 0 ms\n"},
@@ -126,7 +126,7 @@ func TestDrainEnds(t *testing.T) {
 	var errs bytes.Buffer
 	i := &invocation{errs: &errs, progress: true}
 	ctx, cancel := context.WithCancel(t.Context())
-	c := commanded[tandemv1.DrainRecorderResponse]{site: s, director: s.directors[0]}
+	c := commanded[tandemv1.DirectorServiceDrainResponse]{site: s, director: s.directors[0]}
 	err := c.wait(ctx, i, time.Minute, func([]*tandemv1.FloorChannel) (int, error) { cancel(); return 3, nil })
 	if err == nil || err.Error() != "interrupted, left: 3 channels; what was asked for goes on" || !strings.Contains(errs.String(), "  0%") {
 		t.Error(err, errs.String())

@@ -50,8 +50,8 @@ type drainJSON struct {
 
 func (i *invocation) drain(ctx context.Context, s *site, recorder string, undo bool, timeout time.Duration, asJSON bool) error {
 	began := i.now()
-	d, err := command(ctx, s, func(ctx context.Context, p peer) (*connect.Response[tandemv1.DrainRecorderResponse], error) {
-		return s.director(p).Drain(ctx, connect.NewRequest(&tandemv1.DrainRecorderRequest{Recorder: recorder, Undo: undo}))
+	d, err := command(ctx, s, func(ctx context.Context, p peer) (*connect.Response[tandemv1.DirectorServiceDrainResponse], error) {
+		return s.director(p).Drain(ctx, connect.NewRequest(&tandemv1.DirectorServiceDrainRequest{Recorder: recorder, Undo: undo}))
 	})
 	if err != nil {
 		return err

@@ -55,8 +55,8 @@ func (f *fakeDirector) order(m proto.Message) error {
 	return f.refusal
 }
 
-func (f *fakeDirector) Drain(_ context.Context, r *connect.Request[tandemv1.DrainRecorderRequest]) (*connect.Response[tandemv1.DrainRecorderResponse], error) {
-	return connect.NewResponse(&tandemv1.DrainRecorderResponse{Channels: 2}), f.order(r.Msg)
+func (f *fakeDirector) Drain(_ context.Context, r *connect.Request[tandemv1.DirectorServiceDrainRequest]) (*connect.Response[tandemv1.DirectorServiceDrainResponse], error) {
+	return connect.NewResponse(&tandemv1.DirectorServiceDrainResponse{Channels: 2}), f.order(r.Msg)
 }
 
 func (f *fakeDirector) Move(_ context.Context, r *connect.Request[tandemv1.MoveRequest]) (*connect.Response[tandemv1.MoveResponse], error) {

@@ -53,7 +53,7 @@ func TestFailover(t *testing.T) {
 	if live.Rank >= idle.Rank {
 		t.Errorf("the live channel has rank %d, the idle one %d", live.Rank, idle.Rank)
 	}
-	if c := other.continued["s1.m1.A"]; c.GetCause() != "failover" || c.GetRecorder() != string(dead.name) || !c.GetSince().AsTime().Equal(heard) {
+	if c := other.continued["s1.m1.A"]; c.GetCause() != "failover" || c.GetRecorder() != string(dead.name) || !c.GetSince().AsTime().Equal(heard.Add(-unwritten)) {
 		t.Errorf("opened as the continuation of %v", c)
 	}
 	wantEqual(t, "alarms", r.alarmed(), []string{"no_headroom", "recorder_lost"})
@@ -114,7 +114,7 @@ func TestSecondFailureDuringFailover(t *testing.T) {
 		if held := third.channels[string(id)]; held == nil || r.dialogs[id] != endpointOf(held.GetEndpoint()) {
 			t.Errorf("%s is sent to %v, %s has %v", id, r.dialogs[id], third.name, held)
 		}
-		if c := third.continued[string(id)]; !c.GetSince().AsTime().Equal(heard) {
+		if c := third.continued[string(id)]; !c.GetSince().AsTime().Equal(heard.Add(-unwritten)) {
 			t.Errorf("%s continues %v, was lost at %v", id, c, heard)
 		}
 	}

@@ -54,6 +54,11 @@ const (
 	recorderRefused                      // obeys another director or belongs to another group
 )
 
+// unwritten is how much a recorder that dies may have heard and not yet
+// written: one sweep, longer on a busy machine. What is said to be missing
+// begins so much before its last heartbeat; what it has is taken out again.
+const unwritten = 300 * time.Millisecond
+
 // Reasons of a recorder for not being ready that mean something to us.
 const (
 	reasonStarting = "starting"
@@ -334,7 +339,7 @@ func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string, 
 	r.pulse = pulse{}
 	if was == recorderUp {
 		f.log.Warn("recorder lost", "recorder", name, "why", why, "silent", now.Sub(heard))
-		r.lost = &tandemv1.Continuation{Recorder: r.Name, Cause: causeFailover, Since: stamp(heard)}
+		r.lost = &tandemv1.Continuation{Recorder: r.Name, Cause: causeFailover, Since: stamp(heard.Add(-unwritten))}
 		f.evacuate(now, r, r.lost)
 	}
 	f.activate()

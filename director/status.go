@@ -38,15 +38,15 @@ func (s *service) ListFloorChannels(ctx context.Context, req *connect.Request[ta
 	})
 }
 
-func (s *service) Drain(ctx context.Context, req *connect.Request[tandemv1.DrainRecorderRequest]) (*connect.Response[tandemv1.DrainRecorderResponse], error) {
-	return command(ctx, s.loop, func(_ time.Time, f *floor) (*tandemv1.DrainRecorderResponse, error) {
+func (s *service) Drain(ctx context.Context, req *connect.Request[tandemv1.DirectorServiceDrainRequest]) (*connect.Response[tandemv1.DirectorServiceDrainResponse], error) {
+	return command(ctx, s.loop, func(_ time.Time, f *floor) (*tandemv1.DirectorServiceDrainResponse, error) {
 		r, err := f.commanded(req.Msg.GetRecorder())
 		if err != nil {
 			return nil, err
 		}
 		r.drain = &tandemv1.DrainRequest{Undo: req.Msg.GetUndo()}
 		f.log.Info("drain asked for", "recorder", r.name, "undo", r.drain.Undo)
-		return &tandemv1.DrainRecorderResponse{Channels: uint32(f.channelsOn(r.name))}, nil
+		return &tandemv1.DirectorServiceDrainResponse{Channels: uint32(f.channelsOn(r.name))}, nil
 	})
 }
 

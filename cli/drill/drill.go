@@ -136,7 +136,7 @@ func (f *Floor) Act(ctx context.Context, a scenario.Action, recorder string) err
 		return f.broken[recorder].bringBack(ctx)
 	case scenario.Drain, scenario.Undrain:
 		f.drained[recorder] = true
-		_, err := f.Director.Drain(ctx, connect.NewRequest(&tandemv1.DrainRecorderRequest{Recorder: recorder, Undo: a == scenario.Undrain}))
+		_, err := f.Director.Drain(ctx, connect.NewRequest(&tandemv1.DirectorServiceDrainRequest{Recorder: recorder, Undo: a == scenario.Undrain}))
 		return err
 	}
 	return fmt.Errorf("%w: only the lab can %s", ErrRefused, a)

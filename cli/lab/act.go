@@ -52,7 +52,7 @@ func (f *floor) Act(ctx context.Context, a scenario.Action, recorder string) err
 	case scenario.Deliver:
 		return f.sim.run("ip", "neigh", "del", m.place.at(media), "dev", media)
 	case scenario.Drain, scenario.Undrain:
-		_, err := f.directorAPI().Drain(ctx, connect.NewRequest(&tandemv1.DrainRecorderRequest{Recorder: m.name, Undo: a == scenario.Undrain}))
+		_, err := f.directorAPI().Drain(ctx, connect.NewRequest(&tandemv1.DirectorServiceDrainRequest{Recorder: m.name, Undo: a == scenario.Undrain}))
 		return err
 	default:
 		return fmt.Errorf("the lab cannot %s", a)

@@ -997,7 +997,7 @@ func (x *FloorChannel) GetLeaving() []string {
 	return nil
 }
 
-type DrainRecorderRequest struct {
+type DirectorServiceDrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Recorder      string                 `protobuf:"bytes,1,opt,name=recorder,proto3" json:"recorder,omitempty"`
 	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
@@ -1005,20 +1005,20 @@ type DrainRecorderRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *DrainRecorderRequest) Reset() {
-	*x = DrainRecorderRequest{}
+func (x *DirectorServiceDrainRequest) Reset() {
+	*x = DirectorServiceDrainRequest{}
 	mi := &file_tandem_v1_director_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *DrainRecorderRequest) String() string {
+func (x *DirectorServiceDrainRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*DrainRecorderRequest) ProtoMessage() {}
+func (*DirectorServiceDrainRequest) ProtoMessage() {}
 
-func (x *DrainRecorderRequest) ProtoReflect() protoreflect.Message {
+func (x *DirectorServiceDrainRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_tandem_v1_director_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1030,46 +1030,46 @@ func (x *DrainRecorderRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use DrainRecorderRequest.ProtoReflect.Descriptor instead.
-func (*DrainRecorderRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use DirectorServiceDrainRequest.ProtoReflect.Descriptor instead.
+func (*DirectorServiceDrainRequest) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_director_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *DrainRecorderRequest) GetRecorder() string {
+func (x *DirectorServiceDrainRequest) GetRecorder() string {
 	if x != nil {
 		return x.Recorder
 	}
 	return ""
 }
 
-func (x *DrainRecorderRequest) GetUndo() bool {
+func (x *DirectorServiceDrainRequest) GetUndo() bool {
 	if x != nil {
 		return x.Undo
 	}
 	return false
 }
 
-type DrainRecorderResponse struct {
+type DirectorServiceDrainResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channels      uint32                 `protobuf:"varint,1,opt,name=channels,proto3" json:"channels,omitempty"` // still on it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *DrainRecorderResponse) Reset() {
-	*x = DrainRecorderResponse{}
+func (x *DirectorServiceDrainResponse) Reset() {
+	*x = DirectorServiceDrainResponse{}
 	mi := &file_tandem_v1_director_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *DrainRecorderResponse) String() string {
+func (x *DirectorServiceDrainResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*DrainRecorderResponse) ProtoMessage() {}
+func (*DirectorServiceDrainResponse) ProtoMessage() {}
 
-func (x *DrainRecorderResponse) ProtoReflect() protoreflect.Message {
+func (x *DirectorServiceDrainResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_tandem_v1_director_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1081,12 +1081,12 @@ func (x *DrainRecorderResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use DrainRecorderResponse.ProtoReflect.Descriptor instead.
-func (*DrainRecorderResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use DirectorServiceDrainResponse.ProtoReflect.Descriptor instead.
+func (*DirectorServiceDrainResponse) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_director_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *DrainRecorderResponse) GetChannels() uint32 {
+func (x *DirectorServiceDrainResponse) GetChannels() uint32 {
 	if x != nil {
 		return x.Channels
 	}
@@ -1445,11 +1445,11 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\x04legs\x18\x06 \x01(\rR\x04legs\x12/\n" +
 	"\bendpoint\x18\a \x01(\v2\x13.tandem.v1.EndpointR\bendpoint\x12&\n" +
 	"\x05codec\x18\b \x01(\x0e2\x10.tandem.v1.CodecR\x05codec\x12\x18\n" +
-	"\aleaving\x18\t \x03(\tR\aleaving\"F\n" +
-	"\x14DrainRecorderRequest\x12\x1a\n" +
+	"\aleaving\x18\t \x03(\tR\aleaving\"M\n" +
+	"\x1bDirectorServiceDrainRequest\x12\x1a\n" +
 	"\brecorder\x18\x01 \x01(\tR\brecorder\x12\x12\n" +
-	"\x04undo\x18\x02 \x01(\bR\x04undo\"3\n" +
-	"\x15DrainRecorderResponse\x12\x1a\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\":\n" +
+	"\x1cDirectorServiceDrainResponse\x12\x1a\n" +
 	"\bchannels\x18\x01 \x01(\rR\bchannels\"O\n" +
 	"\vMoveRequest\x12\x16\n" +
 	"\x06turret\x18\x01 \x01(\tR\x06turret\x12\x18\n" +
@@ -1467,12 +1467,12 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\tR\x02to\x12\x1a\n" +
-	"\bchannels\x18\x05 \x01(\rR\bchannels2\xcb\x03\n" +
+	"\bchannels\x18\x05 \x01(\rR\bchannels2\xd9\x03\n" +
 	"\x0fDirectorService\x12=\n" +
 	"\x06Status\x12\x18.tandem.v1.StatusRequest\x1a\x19.tandem.v1.StatusResponse\x12L\n" +
 	"\vListTurrets\x12\x1d.tandem.v1.ListTurretsRequest\x1a\x1e.tandem.v1.ListTurretsResponse\x12^\n" +
-	"\x11ListFloorChannels\x12#.tandem.v1.ListFloorChannelsRequest\x1a$.tandem.v1.ListFloorChannelsResponse\x12J\n" +
-	"\x05Drain\x12\x1f.tandem.v1.DrainRecorderRequest\x1a .tandem.v1.DrainRecorderResponse\x127\n" +
+	"\x11ListFloorChannels\x12#.tandem.v1.ListFloorChannelsRequest\x1a$.tandem.v1.ListFloorChannelsResponse\x12X\n" +
+	"\x05Drain\x12&.tandem.v1.DirectorServiceDrainRequest\x1a'.tandem.v1.DirectorServiceDrainResponse\x127\n" +
 	"\x04Move\x12\x16.tandem.v1.MoveRequest\x1a\x17.tandem.v1.MoveResponse\x12F\n" +
 	"\tRebalance\x12\x1b.tandem.v1.RebalanceRequest\x1a\x1c.tandem.v1.RebalanceResponseB\x1fZ\x1dtandem/api/tandem/v1;tandemv1b\x06proto3"
 
@@ -1490,32 +1490,32 @@ func file_tandem_v1_director_proto_rawDescGZIP() []byte {
 
 var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_tandem_v1_director_proto_goTypes = []any{
-	(*StatusRequest)(nil),             // 0: tandem.v1.StatusRequest
-	(*StatusResponse)(nil),            // 1: tandem.v1.StatusResponse
-	(*Headroom)(nil),                  // 2: tandem.v1.Headroom
-	(*DirectorStatus)(nil),            // 3: tandem.v1.DirectorStatus
-	(*WatchdogStatus)(nil),            // 4: tandem.v1.WatchdogStatus
-	(*RecorderStatus)(nil),            // 5: tandem.v1.RecorderStatus
-	(*Alarm)(nil),                     // 6: tandem.v1.Alarm
-	(*ListTurretsRequest)(nil),        // 7: tandem.v1.ListTurretsRequest
-	(*ListTurretsResponse)(nil),       // 8: tandem.v1.ListTurretsResponse
-	(*Turret)(nil),                    // 9: tandem.v1.Turret
-	(*ListFloorChannelsRequest)(nil),  // 10: tandem.v1.ListFloorChannelsRequest
-	(*ListFloorChannelsResponse)(nil), // 11: tandem.v1.ListFloorChannelsResponse
-	(*FloorChannel)(nil),              // 12: tandem.v1.FloorChannel
-	(*DrainRecorderRequest)(nil),      // 13: tandem.v1.DrainRecorderRequest
-	(*DrainRecorderResponse)(nil),     // 14: tandem.v1.DrainRecorderResponse
-	(*MoveRequest)(nil),               // 15: tandem.v1.MoveRequest
-	(*MoveResponse)(nil),              // 16: tandem.v1.MoveResponse
-	(*RebalanceRequest)(nil),          // 17: tandem.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),         // 18: tandem.v1.RebalanceResponse
-	(*TurretMove)(nil),                // 19: tandem.v1.TurretMove
-	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
-	(*Load)(nil),                      // 21: tandem.v1.Load
-	(*Session)(nil),                   // 22: tandem.v1.Session
-	(*Channel)(nil),                   // 23: tandem.v1.Channel
-	(*Endpoint)(nil),                  // 24: tandem.v1.Endpoint
-	(Codec)(0),                        // 25: tandem.v1.Codec
+	(*StatusRequest)(nil),                // 0: tandem.v1.StatusRequest
+	(*StatusResponse)(nil),               // 1: tandem.v1.StatusResponse
+	(*Headroom)(nil),                     // 2: tandem.v1.Headroom
+	(*DirectorStatus)(nil),               // 3: tandem.v1.DirectorStatus
+	(*WatchdogStatus)(nil),               // 4: tandem.v1.WatchdogStatus
+	(*RecorderStatus)(nil),               // 5: tandem.v1.RecorderStatus
+	(*Alarm)(nil),                        // 6: tandem.v1.Alarm
+	(*ListTurretsRequest)(nil),           // 7: tandem.v1.ListTurretsRequest
+	(*ListTurretsResponse)(nil),          // 8: tandem.v1.ListTurretsResponse
+	(*Turret)(nil),                       // 9: tandem.v1.Turret
+	(*ListFloorChannelsRequest)(nil),     // 10: tandem.v1.ListFloorChannelsRequest
+	(*ListFloorChannelsResponse)(nil),    // 11: tandem.v1.ListFloorChannelsResponse
+	(*FloorChannel)(nil),                 // 12: tandem.v1.FloorChannel
+	(*DirectorServiceDrainRequest)(nil),  // 13: tandem.v1.DirectorServiceDrainRequest
+	(*DirectorServiceDrainResponse)(nil), // 14: tandem.v1.DirectorServiceDrainResponse
+	(*MoveRequest)(nil),                  // 15: tandem.v1.MoveRequest
+	(*MoveResponse)(nil),                 // 16: tandem.v1.MoveResponse
+	(*RebalanceRequest)(nil),             // 17: tandem.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),            // 18: tandem.v1.RebalanceResponse
+	(*TurretMove)(nil),                   // 19: tandem.v1.TurretMove
+	(*timestamppb.Timestamp)(nil),        // 20: google.protobuf.Timestamp
+	(*Load)(nil),                         // 21: tandem.v1.Load
+	(*Session)(nil),                      // 22: tandem.v1.Session
+	(*Channel)(nil),                      // 23: tandem.v1.Channel
+	(*Endpoint)(nil),                     // 24: tandem.v1.Endpoint
+	(Codec)(0),                           // 25: tandem.v1.Codec
 }
 var file_tandem_v1_director_proto_depIdxs = []int32{
 	20, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
@@ -1538,13 +1538,13 @@ var file_tandem_v1_director_proto_depIdxs = []int32{
 	0,  // 17: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
 	7,  // 18: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
 	10, // 19: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
-	13, // 20: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DrainRecorderRequest
+	13, // 20: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DirectorServiceDrainRequest
 	15, // 21: tandem.v1.DirectorService.Move:input_type -> tandem.v1.MoveRequest
 	17, // 22: tandem.v1.DirectorService.Rebalance:input_type -> tandem.v1.RebalanceRequest
 	1,  // 23: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
 	8,  // 24: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
 	11, // 25: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
-	14, // 26: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DrainRecorderResponse
+	14, // 26: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DirectorServiceDrainResponse
 	16, // 27: tandem.v1.DirectorService.Move:output_type -> tandem.v1.MoveResponse
 	18, // 28: tandem.v1.DirectorService.Rebalance:output_type -> tandem.v1.RebalanceResponse
 	23, // [23:29] is the sub-list for method output_type

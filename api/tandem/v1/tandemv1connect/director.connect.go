@@ -58,7 +58,7 @@ type DirectorServiceClient interface {
 	ListTurrets(context.Context, *connect.Request[v1.ListTurretsRequest]) (*connect.Response[v1.ListTurretsResponse], error)
 	ListFloorChannels(context.Context, *connect.Request[v1.ListFloorChannelsRequest]) (*connect.Response[v1.ListFloorChannelsResponse], error)
 	// Drain places nothing more on a recorder and moves its channels away, make before break. It answers at once; Status shows how far it is.
-	Drain(context.Context, *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error)
+	Drain(context.Context, *connect.Request[v1.DirectorServiceDrainRequest]) (*connect.Response[v1.DirectorServiceDrainResponse], error)
 	// Move moves a turret or a channel to a recorder, make before break. It answers at once, NOT_FOUND for what is
 	// not there and FAILED_PRECONDITION, with the reason, when the recorder cannot take it.
 	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
@@ -95,7 +95,7 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("ListFloorChannels")),
 			connect.WithClientOptions(opts...),
 		),
-		drain: connect.NewClient[v1.DrainRecorderRequest, v1.DrainRecorderResponse](
+		drain: connect.NewClient[v1.DirectorServiceDrainRequest, v1.DirectorServiceDrainResponse](
 			httpClient,
 			baseURL+DirectorServiceDrainProcedure,
 			connect.WithSchema(directorServiceMethods.ByName("Drain")),
@@ -121,7 +121,7 @@ type directorServiceClient struct {
 	status            *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	listTurrets       *connect.Client[v1.ListTurretsRequest, v1.ListTurretsResponse]
 	listFloorChannels *connect.Client[v1.ListFloorChannelsRequest, v1.ListFloorChannelsResponse]
-	drain             *connect.Client[v1.DrainRecorderRequest, v1.DrainRecorderResponse]
+	drain             *connect.Client[v1.DirectorServiceDrainRequest, v1.DirectorServiceDrainResponse]
 	move              *connect.Client[v1.MoveRequest, v1.MoveResponse]
 	rebalance         *connect.Client[v1.RebalanceRequest, v1.RebalanceResponse]
 }
@@ -142,7 +142,7 @@ func (c *directorServiceClient) ListFloorChannels(ctx context.Context, req *conn
 }
 
 // Drain calls tandem.v1.DirectorService.Drain.
-func (c *directorServiceClient) Drain(ctx context.Context, req *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error) {
+func (c *directorServiceClient) Drain(ctx context.Context, req *connect.Request[v1.DirectorServiceDrainRequest]) (*connect.Response[v1.DirectorServiceDrainResponse], error) {
 	return c.drain.CallUnary(ctx, req)
 }
 
@@ -162,7 +162,7 @@ type DirectorServiceHandler interface {
 	ListTurrets(context.Context, *connect.Request[v1.ListTurretsRequest]) (*connect.Response[v1.ListTurretsResponse], error)
 	ListFloorChannels(context.Context, *connect.Request[v1.ListFloorChannelsRequest]) (*connect.Response[v1.ListFloorChannelsResponse], error)
 	// Drain places nothing more on a recorder and moves its channels away, make before break. It answers at once; Status shows how far it is.
-	Drain(context.Context, *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error)
+	Drain(context.Context, *connect.Request[v1.DirectorServiceDrainRequest]) (*connect.Response[v1.DirectorServiceDrainResponse], error)
 	// Move moves a turret or a channel to a recorder, make before break. It answers at once, NOT_FOUND for what is
 	// not there and FAILED_PRECONDITION, with the reason, when the recorder cannot take it.
 	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
@@ -248,7 +248,7 @@ func (UnimplementedDirectorServiceHandler) ListFloorChannels(context.Context, *c
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.ListFloorChannels is not implemented"))
 }
 
-func (UnimplementedDirectorServiceHandler) Drain(context.Context, *connect.Request[v1.DrainRecorderRequest]) (*connect.Response[v1.DrainRecorderResponse], error) {
+func (UnimplementedDirectorServiceHandler) Drain(context.Context, *connect.Request[v1.DirectorServiceDrainRequest]) (*connect.Response[v1.DirectorServiceDrainResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Drain is not implemented"))
 }
 
