@@ -59,7 +59,7 @@ type Candidate struct {
 type Stream struct {
 	Runs       []*Run // the one that began last is last
 	Candidates []Candidate
-	Edge       Wall // after the last sample of any run; 0: none yet
+	Edge       Wall // after the last sample of any run that leads; 0: none yet
 	Away       bool // the recorder stopped since the last packet
 	Since      Wall // and when it was last known to run
 	Origin     Origin
@@ -107,10 +107,32 @@ func (s *Stream) Push(p Packet, arrival Wall) (placed []Placed, ended []*Run) {
 
 func (s *Stream) place(r *Run, p Packet, seq, ts int64, arrival Wall, verdict Verdict) {
 	s.placed = append(s.placed, Placed{r, verdict, seq, ts, arrival, p.Payload})
-	if verdict != Duplicate {
-		s.Edge = max(s.Edge, r.Anchor.Wall(ts+p.samples()))
-		s.Away = false
+	if verdict == Duplicate {
+		return
 	}
+	s.Away = false
+	if s.leads(r) {
+		s.Edge = max(s.Edge, r.Anchor.Wall(ts+p.samples()))
+	}
+}
+
+// leads reports whether a run is more than something said over an older one:
+// its unbroken media goes on behind the other's for longer than beside it. The
+// first packets of a flood, which end when they came and so a little behind
+// the last that the true stream got through, do not: they take nothing from
+// what is missing there.
+func (s *Stream) leads(r *Run) bool {
+	if len(s.Runs) == 1 && s.Runs[0] == r {
+		return true
+	}
+	begin, end := r.Anchor.Wall(r.Pending[0].From), r.Anchor.Wall(r.End())
+	return !slices.ContainsFunc(s.Runs, func(o *Run) bool {
+		if o == r || o.Began >= r.Began {
+			return false
+		}
+		edge := o.Anchor.Wall(o.End())
+		return begin < edge && end.Sub(edge) < edge.Sub(begin)
+	})
 }
 
 // begin makes a run of a candidate.
@@ -275,17 +297,13 @@ func (s *Stream) spokenOver(c Candidate, within time.Duration) bool {
 	return slices.ContainsFunc(s.Runs, func(r *Run) bool { return r.Began <= at && r.Arrival > at.Add(-within) })
 }
 
-// strange reports whether a candidate is of a sender that spoke inside another
-// one's run before: a flood or a forger. It is heard, if at all, when nobody
-// comes any more whose head it would hide.
+// strange reports whether a candidate is of a sender that spoke over another
+// one before: a flood or a forger. It is heard, if at all, when nobody comes
+// any more whose head it would hide.
 func (s *Stream) strange(c Candidate) bool {
-	inside := func(r *Run) bool {
-		return r != c.Run && r.SSRC == c.Run.SSRC && slices.ContainsFunc(s.Runs, func(o *Run) bool {
-			return o.SSRC != r.SSRC && o.Began < r.Began && r.Arrival < o.Arrival
-		})
-	}
-	return slices.ContainsFunc(s.Runs, inside) ||
-		slices.ContainsFunc(s.Candidates, func(o Candidate) bool { return inside(o.Run) })
+	over := func(r *Run) bool { return r != c.Run && r.SSRC == c.Run.SSRC && !s.leads(r) }
+	return slices.ContainsFunc(s.Runs, over) ||
+		slices.ContainsFunc(s.Candidates, func(o Candidate) bool { return over(o.Run) })
 }
 
 // Interrupt notes that the recorder stopped here, last known to run at since.

@@ -243,34 +243,46 @@ func TestDroppedIsMissing(t *testing.T) {
 	})
 }
 
-// What a flood sends once a second between two dialogs does not cut what is
-// missing there, whenever the journal that holds it goes.
-func TestStrangeIsNotHeardInAGap(t *testing.T) {
-	k, s, h := &talker{7, 1, 1000, t0}, &Stream{}, &heard{}
-	flood := &talker{66, 0, 0, t0.Add(ms(500))}
-	for k.at < t0.Add(time.Second) {
-		if k.at == t0.Add(ms(500)) {
-			for range 20 { // at once
+// What a flood sends first, over the stream, and once a second between two
+// dialogs does not cut what is missing there, whenever the journal that holds
+// it goes.
+func TestFloodIsNotHeardInAGap(t *testing.T) {
+	for name, drowned := range map[string]bool{"the stream goes on under it": false, "the stream is drowned at once": true} {
+		k, s, h := &talker{7, 1, 1000, t0}, &Stream{}, &heard{}
+		flood := &talker{ssrc: 66}
+		burst := func() {
+			for i := range 20 {
 				p, _ := flood.packet()
-				h.take(s.Push(p, k.at))
+				h.take(s.Push(p, k.at.Add(ms(-5+float64(i)/10)))) // behind the last packet
 			}
 		}
-		h.take(s.Push(k.packet()))
-	}
-	h.take(s.Hear(k.at))
-	flood.seq, flood.ts = 34_000, 34_000*160
-	p, _ := flood.packet()
-	h.take(s.Push(p, t0.Add(ms(1500))))
-	h.take(s.Hear(t0.Add(ms(2500))))
-	k.lose(50)
-	k.ssrc++
-	for range 50 {
-		h.take(s.Push(k.packet()))
-	}
-	h.take(s.Finish())
-	want := []Hole{{Start: t0.Add(time.Second), End: t0.Add(2 * time.Second), Cause: call.CauseLoss}}
-	if !reflect.DeepEqual(h.heads, want) {
-		t.Errorf("missing %+v, want %+v", h.heads, want)
+		for i := range 50 {
+			if i == 25 && !drowned {
+				burst()
+			}
+			h.take(s.Push(k.packet()))
+		}
+		if drowned {
+			burst()
+		}
+		s.Drop(Drop{k.at, k.at.Add(time.Second), call.CauseLoss})
+		h.take(s.Hear(k.at))
+		flood.seq, flood.ts = 34_000, 34_000*160
+		p, _ := flood.packet()
+		h.take(s.Push(p, t0.Add(ms(1500))))
+		h.take(s.Hear(t0.Add(ms(2500))))
+		k.lose(50)
+		k.ssrc++
+		for i := range 50 {
+			p, at := k.packet()
+			p.Marker = i == 0
+			h.take(s.Push(p, at))
+		}
+		h.take(s.Finish())
+		want := []Hole{{Start: t0.Add(time.Second), End: t0.Add(2 * time.Second), Cause: call.CauseLoss}}
+		if !reflect.DeepEqual(h.heads, want) {
+			t.Errorf("%s: missing %+v, want %+v", name, h.heads, want)
+		}
 	}
 }
 
