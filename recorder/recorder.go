@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -140,7 +141,8 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 func (r *recorder) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(tandemv1connect.NewRecorderServiceHandler(r.control))
-	mux.Handle(tandemv1connect.NewMediaServiceHandler(r.media))
+	// Compressing audio costs more than everything else about reading it.
+	mux.Handle(tandemv1connect.NewMediaServiceHandler(r.media, connect.WithCompression("gzip", nil, nil)))
 	return mux
 }
 

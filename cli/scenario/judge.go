@@ -145,7 +145,7 @@ func add(sum *truth.Verdict, v truth.Verdict) {
 }
 
 // tail is more than a recording goes on after the last look at the floor.
-const tail = time.Minute
+const tail = 10 * time.Second
 
 func recording(ctx context.Context, recorders []audit.Media, id string, i audit.Interval) (audit.Recording, error) {
 	ctx, cancel := context.WithTimeout(ctx, long)

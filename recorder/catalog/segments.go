@@ -115,6 +115,15 @@ func (c *Catalog) Compacted(ctx context.Context) (number uint64, state []byte, e
 	return uint64(n), state, nil
 }
 
+// CompactedTo is Compacted without the state, which is large.
+func (c *Catalog) CompactedTo(ctx context.Context) (number uint64, err error) {
+	var n int64
+	if err := c.read.QueryRowContext(ctx, `SELECT number FROM compacted`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("read compactor's place: %w", err)
+	}
+	return uint64(n), nil
+}
+
 // Heard are the attachments of a channel that Compaction.Heard named.
 func (c *Catalog) Heard(ctx context.Context, channel call.ChannelID) ([]uint32, error) {
 	return rows(ctx, c.read, "read heard attachments", func(r *sql.Rows) (num uint32, err error) {

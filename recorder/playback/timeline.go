@@ -164,7 +164,7 @@ var errCommitted = errors.New("a commit was between")
 
 // held reads the catalog, and which journal files are in what it read.
 func (p *Player) held(ctx context.Context, channel call.ChannelID, w catalog.Window) (of held, number uint64, err error) {
-	if number, _, err = p.cat.Compacted(ctx); err != nil {
+	if number, err = p.cat.CompactedTo(ctx); err != nil {
 		return held{}, 0, err
 	}
 	if of.segments, err = p.cat.Segments(ctx, channel, w); err != nil {
@@ -173,7 +173,7 @@ func (p *Player) held(ctx context.Context, channel call.ChannelID, w catalog.Win
 	if of.heard, err = p.cat.Heard(ctx, channel); err != nil {
 		return held{}, 0, err
 	}
-	again, _, err := p.cat.Compacted(ctx)
+	again, err := p.cat.CompactedTo(ctx)
 	if err == nil && again != number {
 		err = errCommitted
 	}
