@@ -24,6 +24,8 @@ const (
 	refusedRetry = time.Second
 	// placeGrace is how long a turret may be without a recorder before that is an alarm.
 	placeGrace = time.Second
+	// loadGrace is how long the first report of a recorder is waited for.
+	loadGrace = 500 * time.Millisecond
 	// placeRetry is the pause between attempts to place a turret that nobody could take.
 	placeRetry = 250 * time.Millisecond
 	// settled is how long a dialog must have lasted for its loss to be met at once.
@@ -472,6 +474,9 @@ func (f *floor) place(now time.Time, s *session) {
 		return
 	}
 	if !f.placed(s) {
+		if f.loadDue(now) {
+			return
+		}
 		choice, err := placement.Choose(now, placement.Request{Group: f.group, Turret: s.Device, Channels: len(waiting), Limits: f.limits}, f.candidates())
 		if err != nil {
 			f.refuse(now, s, err.Error())
@@ -484,6 +489,17 @@ func (f *floor) place(now time.Time, s *session) {
 	for _, ch := range waiting {
 		f.reassign(now, ch, s.recorder, s.reason, nil)
 	}
+}
+
+// loadDue reports whether a recorder that has just come up is about to tell
+// its load: a floor that logs on meanwhile would all go to the others.
+func (f *floor) loadDue(now time.Time) bool {
+	for _, r := range f.recorders {
+		if r.up() && r.load == nil && now.Sub(r.since) < loadGrace {
+			return true
+		}
+	}
+	return false
 }
 
 // placed reports whether a recorder that is there holds one of a session's channels.

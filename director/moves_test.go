@@ -391,3 +391,18 @@ func TestDeadChannels(t *testing.T) {
 		t.Error("still on a recorder that hears nothing")
 	}
 }
+
+// A turret is not placed while a recorder that has just come up has not yet
+// told its load, but it does not wait for long.
+func TestWaitsForTheFirstReport(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	silent := r.f.recorders["rec-2"]
+	silent.load, silent.since = nil, r.now
+	r.tell(logOn("s1", r.now)...)
+	r.pass(loadGrace / 2)
+	wantEqual(t, "state", r.state("s1.m1.A"), "waiting")
+	r.pass(loadGrace)
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+	wantEqual(t, "holder", string(r.holder("s1.m1.A").name), "rec-1")
+}
