@@ -43,6 +43,7 @@ type link struct {
 	log       *slog.Logger
 
 	heard   time.Time     // the recorder last said anything; owned by run
+	until   time.Time     // up to then it has written what it heard, as it last said; owned by run
 	fences  chan struct{} // holds a token while a fence is asked for
 	batches chan *batch
 }
@@ -108,6 +109,9 @@ func (l *link) run(ctx context.Context) error {
 // lose tells the loop that the recorder is lost, or obeys another.
 func (l *link) lose(err error) {
 	heard := l.heard
+	if l.until.Before(heard) && !l.until.IsZero() {
+		heard = l.until
+	}
 	l.loop.post(func(now time.Time, f *floor) {
 		var no *refusal
 		if errors.As(err, &no) {
@@ -145,7 +149,7 @@ func (l *link) session(ctx context.Context, patience time.Duration) error {
 	case <-l.fences:
 	default:
 	}
-	l.heard = time.Now()
+	l.heard, l.until = time.Now(), time.Time{}
 	l.loop.post(func(now time.Time, f *floor) { f.recorderHeard(now, l.name, inv) })
 	select {
 	case <-ctx.Done():
@@ -260,6 +264,9 @@ func (l *link) receive(ctx context.Context, received chan<- *tandemv1.WatchRespo
 func (l *link) heartbeat(m *tandemv1.WatchResponse) error {
 	if ours := l.authority.epoch.Load(); m.GetEpoch() > ours {
 		return &refusal{fmt.Sprintf("it obeys epoch %d, ours is %d", m.GetEpoch(), ours)}
+	}
+	if m.GetRecordedUntil() != nil {
+		l.until = m.GetRecordedUntil().AsTime()
 	}
 	l.loop.post(func(now time.Time, f *floor) {
 		f.recorderBeats(now, l.name, int(m.GetTalking()))

@@ -54,9 +54,10 @@ const (
 	recorderRefused                      // obeys another director or belongs to another group
 )
 
-// unwritten is how much a recorder that dies may have heard and not yet
-// written: one sweep, longer on a busy machine. What is said to be missing
-// begins so much before its last heartbeat; what it has is taken out again.
+// unwritten is a margin for what a recorder that dies had heard and not yet
+// written, and for clocks that differ. What is said to be missing begins so much
+// before the instant up to which it said that it had written; what it has is
+// taken out again.
 const unwritten = 300 * time.Millisecond
 
 // Reasons of a recorder for not being ready that mean something to us.
@@ -327,7 +328,7 @@ func (f *floor) tellBlind(w *tandemv1.Window) {
 // recorderDown decides what becomes of a lost recorder's channels: others
 // take them. Those that nobody can take stay where they are: the switch goes
 // on sending to the same ports, and the recorder finds them again when it
-// returns. Nothing is known of it since heard.
+// returns. What it heard before heard it has written, as it last said.
 func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string, heard time.Time) {
 	r := f.recorders[name]
 	r.heard = true

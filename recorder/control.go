@@ -130,7 +130,7 @@ func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRe
 	var sent *tandemv1.Load
 	for sequence := uint64(1); ; sequence++ {
 		latest, changed := c.reporter.last()
-		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: c.fence.seen().Epoch, BootId: c.boot, Packets: latest.packets, Talking: uint32(latest.talking)}
+		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: c.fence.seen().Epoch, BootId: c.boot, Packets: latest.packets, Talking: uint32(latest.talking), RecordedUntil: timeProto(latest.until)}
 		if latest.load != sent {
 			m.Load, sent = latest.load, latest.load
 		}

@@ -62,6 +62,9 @@ type reporter struct {
 	stale   bool // legs must be counted again
 }
 
+// sweeping is how long a packet may wait for its sweep, and that may take.
+const sweeping = 100 * time.Millisecond
+
 // beat is what the control loop found. It does not change once it is out.
 type beat struct {
 	at       time.Time
@@ -69,6 +72,7 @@ type beat struct {
 	packets  uint64
 	talking  int
 	standing time.Duration // for which the intake has not got on
+	until    time.Time     // all that arrived before is in the journal
 }
 
 // measurement is what only a system call or a query can tell.
@@ -153,6 +157,10 @@ func (r *reporter) beat(now time.Time) beat {
 	was, _ := r.last()
 	m, p := r.measured(), r.intake.Pulse()
 	b := beat{at: now, load: was.load, packets: p.Packets, talking: p.Talking, standing: standing(was, now, p.Unswept)}
+	b.until = r.journal.WrittenUntil(now)
+	if swept := now.Add(-p.Unswept - sweeping); swept.Before(b.until) {
+		b.until = swept
+	}
 	ready, reason := r.decide(was.load, m, b.standing, now)
 	if fresh := !m.usage.At.IsZero() && !was.load.GetAt().AsTime().Equal(m.usage.At); fresh || ready != was.load.GetReady() {
 		b.load = r.compose(m)

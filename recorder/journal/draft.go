@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 )
 
 // Draft is a block being filled. It belongs to whoever took it from
@@ -20,6 +21,7 @@ type Draft struct {
 	run     int    // offset of its header; 0: none yet
 	count   uint32 // packets in it
 	notes   []Note // of a notes block, for the table of open channels
+	begun   time.Time
 }
 
 func newDraft(size int) *Draft {
@@ -28,7 +30,7 @@ func newDraft(size int) *Draft {
 
 func (d *Draft) reset(shard uint16) {
 	clear(d.notes)
-	*d = Draft{buf: d.buf[:headerSize], kind: KindPackets, shard: shard, notes: d.notes[:0]}
+	*d = Draft{buf: d.buf[:headerSize], kind: KindPackets, shard: shard, notes: d.notes[:0], begun: time.Now()}
 }
 
 // Empty says that nothing has been added.

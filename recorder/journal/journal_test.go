@@ -571,9 +571,15 @@ func TestSlowDiskPushesBack(t *testing.T) {
 	if err := w.Note(Note{Opened: new(channel(2))}); !errors.Is(err, ErrFull) {
 		t.Errorf("note into a full queue: %v", err)
 	}
+	if until, now := w.WrittenUntil(time.Now()), time.Now(); now.Sub(until) < time.Second {
+		t.Errorf("nothing has been written, said to be until %v ago", now.Sub(until))
+	}
 	eventually(t, "word of the hanging disk", func() bool { return w.Hangs() > 20*time.Millisecond })
 	close(release)
 	eventually(t, "an empty queue", func() bool { return w.Queue() == 0 })
+	if now := time.Now(); !w.WrittenUntil(now).Equal(now) {
+		t.Error("all is written, and not said to be")
+	}
 	eventually(t, "word of the disk being back", func() bool { return w.Hangs() < 20*time.Millisecond })
 	if err := stop(); err != nil {
 		t.Fatal(err)

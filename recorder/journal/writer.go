@@ -81,11 +81,13 @@ type Writer struct {
 	made  atomic.Int64  // drafts in the world, at most cap(free)
 	turn  chan struct{} // one Rotate at a time: queue has a place for it beside all drafts
 
-	blocks atomic.Uint64
-	bytes  atomic.Uint64
-	broken atomic.Pointer[error]
-	began  atomic.Int64 // the write in progress, since opened; 0: none
-	filled atomic.Int64 // of the current file
+	waiting atomic.Int64 // blocks appended and not written
+	reached atomic.Int64 // Unix nanoseconds: the newest block written was begun
+	blocks  atomic.Uint64
+	bytes   atomic.Uint64
+	broken  atomic.Pointer[error]
+	began   atomic.Int64 // the write in progress, since opened; 0: none
+	filled  atomic.Int64 // of the current file
 
 	taps  taps
 	syncs syncer
@@ -211,7 +213,18 @@ func (w *Writer) Append(d *Draft) {
 		w.free <- d
 		return
 	}
+	w.waiting.Add(1)
 	w.queue <- entry{draft: d} // as many places as drafts
+}
+
+// WrittenUntil is an instant before which everything that was appended is
+// written, and so outlives this process. now is when nothing waits.
+func (w *Writer) WrittenUntil(now time.Time) time.Time {
+	reached := w.reached.Load() // first: what is written meanwhile counts later
+	if w.waiting.Load() == 0 {
+		return now
+	}
+	return time.Unix(0, reached)
 }
 
 // Note queues notes in their order, all or none: it returns ErrFull while the
@@ -356,6 +369,8 @@ func (w *Writer) take(ctx context.Context, e entry) {
 		w.lost = err
 		w.lostBlocks++
 	}
+	w.reached.Store(d.begun.UnixNano())
+	w.waiting.Add(-1)
 	w.taps.offer(d)
 	w.follow(d.notes)
 	w.free <- d

@@ -1449,8 +1449,9 @@ type WatchResponse struct {
 	Load          *Load                  `protobuf:"bytes,2,opt,name=load,proto3" json:"load,omitempty"`          // absent in a mere heartbeat
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	BootId        string                 `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Packets       uint64                 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"` // RTP packets received since start, on all channels
-	Talking       uint32                 `protobuf:"varint,6,opt,name=talking,proto3" json:"talking,omitempty"` // channels that got one within the last 200 ms
+	Packets       uint64                 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"`                                 // RTP packets received since start, on all channels
+	Talking       uint32                 `protobuf:"varint,6,opt,name=talking,proto3" json:"talking,omitempty"`                                 // channels that got one within the last 200 ms
+	RecordedUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=recorded_until,json=recordedUntil,proto3" json:"recorded_until,omitempty"` // all that arrived before is in the journal, and outlives the process
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1525,6 +1526,13 @@ func (x *WatchResponse) GetTalking() uint32 {
 		return x.Talking
 	}
 	return 0
+}
+
+func (x *WatchResponse) GetRecordedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedUntil
+	}
+	return nil
 }
 
 // Load is what placement and operators look at.
@@ -1829,14 +1837,15 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\rDrainResponse\"@\n" +
 	"\fWatchRequest\x12\x1a\n" +
 	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x14\n" +
-	"\x05group\x18\x02 \x01(\tR\x05group\"\xb3\x01\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\"\xf6\x01\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12#\n" +
 	"\x04load\x18\x02 \x01(\v2\x0f.tandem.v1.LoadR\x04load\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x17\n" +
 	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12\x18\n" +
 	"\apackets\x18\x05 \x01(\x04R\apackets\x12\x18\n" +
-	"\atalking\x18\x06 \x01(\rR\atalking\"\xd9\x05\n" +
+	"\atalking\x18\x06 \x01(\rR\atalking\x12A\n" +
+	"\x0erecorded_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rrecordedUntil\"\xd9\x05\n" +
 	"\x04Load\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -1955,28 +1964,29 @@ var file_tandem_v1_recorder_proto_depIdxs = []int32{
 	33, // 28: tandem.v1.PutRecordsRequest.blind:type_name -> tandem.v1.Window
 	1,  // 29: tandem.v1.DrainRequest.order:type_name -> tandem.v1.Order
 	26, // 30: tandem.v1.WatchResponse.load:type_name -> tandem.v1.Load
-	32, // 31: tandem.v1.Load.at:type_name -> google.protobuf.Timestamp
-	3,  // 32: tandem.v1.RecorderService.Inventory:input_type -> tandem.v1.InventoryRequest
-	5,  // 33: tandem.v1.RecorderService.Fence:input_type -> tandem.v1.FenceRequest
-	9,  // 34: tandem.v1.RecorderService.OpenChannels:input_type -> tandem.v1.OpenChannelsRequest
-	14, // 35: tandem.v1.RecorderService.UpdateChannels:input_type -> tandem.v1.UpdateChannelsRequest
-	17, // 36: tandem.v1.RecorderService.CloseChannels:input_type -> tandem.v1.CloseChannelsRequest
-	20, // 37: tandem.v1.RecorderService.PutRecords:input_type -> tandem.v1.PutRecordsRequest
-	22, // 38: tandem.v1.RecorderService.Drain:input_type -> tandem.v1.DrainRequest
-	24, // 39: tandem.v1.RecorderService.Watch:input_type -> tandem.v1.WatchRequest
-	4,  // 40: tandem.v1.RecorderService.Inventory:output_type -> tandem.v1.InventoryResponse
-	6,  // 41: tandem.v1.RecorderService.Fence:output_type -> tandem.v1.FenceResponse
-	12, // 42: tandem.v1.RecorderService.OpenChannels:output_type -> tandem.v1.OpenChannelsResponse
-	16, // 43: tandem.v1.RecorderService.UpdateChannels:output_type -> tandem.v1.UpdateChannelsResponse
-	19, // 44: tandem.v1.RecorderService.CloseChannels:output_type -> tandem.v1.CloseChannelsResponse
-	21, // 45: tandem.v1.RecorderService.PutRecords:output_type -> tandem.v1.PutRecordsResponse
-	23, // 46: tandem.v1.RecorderService.Drain:output_type -> tandem.v1.DrainResponse
-	25, // 47: tandem.v1.RecorderService.Watch:output_type -> tandem.v1.WatchResponse
-	40, // [40:48] is the sub-list for method output_type
-	32, // [32:40] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	32, // 31: tandem.v1.WatchResponse.recorded_until:type_name -> google.protobuf.Timestamp
+	32, // 32: tandem.v1.Load.at:type_name -> google.protobuf.Timestamp
+	3,  // 33: tandem.v1.RecorderService.Inventory:input_type -> tandem.v1.InventoryRequest
+	5,  // 34: tandem.v1.RecorderService.Fence:input_type -> tandem.v1.FenceRequest
+	9,  // 35: tandem.v1.RecorderService.OpenChannels:input_type -> tandem.v1.OpenChannelsRequest
+	14, // 36: tandem.v1.RecorderService.UpdateChannels:input_type -> tandem.v1.UpdateChannelsRequest
+	17, // 37: tandem.v1.RecorderService.CloseChannels:input_type -> tandem.v1.CloseChannelsRequest
+	20, // 38: tandem.v1.RecorderService.PutRecords:input_type -> tandem.v1.PutRecordsRequest
+	22, // 39: tandem.v1.RecorderService.Drain:input_type -> tandem.v1.DrainRequest
+	24, // 40: tandem.v1.RecorderService.Watch:input_type -> tandem.v1.WatchRequest
+	4,  // 41: tandem.v1.RecorderService.Inventory:output_type -> tandem.v1.InventoryResponse
+	6,  // 42: tandem.v1.RecorderService.Fence:output_type -> tandem.v1.FenceResponse
+	12, // 43: tandem.v1.RecorderService.OpenChannels:output_type -> tandem.v1.OpenChannelsResponse
+	16, // 44: tandem.v1.RecorderService.UpdateChannels:output_type -> tandem.v1.UpdateChannelsResponse
+	19, // 45: tandem.v1.RecorderService.CloseChannels:output_type -> tandem.v1.CloseChannelsResponse
+	21, // 46: tandem.v1.RecorderService.PutRecords:output_type -> tandem.v1.PutRecordsResponse
+	23, // 47: tandem.v1.RecorderService.Drain:output_type -> tandem.v1.DrainResponse
+	25, // 48: tandem.v1.RecorderService.Watch:output_type -> tandem.v1.WatchResponse
+	41, // [41:49] is the sub-list for method output_type
+	33, // [33:41] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_recorder_proto_init() }
