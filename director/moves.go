@@ -110,6 +110,9 @@ func (f *floor) deaf(now time.Time, r *recorder, heard time.Time) {
 // switch may have forgotten their dialogs. When most of a recorder's channels
 // are dead it is not the switch.
 func (f *floor) probe(now time.Time, r *recorder, dead []string) {
+	if !f.link.up {
+		return // it is the switch that is away
+	}
 	attached := 0
 	for _, ch := range f.channels {
 		if ch.recorder == r.name && ch.moved() {

@@ -154,7 +154,7 @@ func (a *attachments) admit(ready bool, row *catalog.Attachment, pending int) (r
 
 // update stores what the SIP answers settled. Channels not open are ignored:
 // the director learns of them from the inventory.
-func (a *attachments) update(ctx context.Context, updates []*tandemv1.ChannelUpdate) error {
+func (a *attachments) update(ctx context.Context, now time.Time, updates []*tandemv1.ChannelUpdate) error {
 	var changed []catalog.Attachment
 	for _, u := range updates {
 		row, ok := a.find(call.ChannelID(u.GetChannel()))
@@ -165,6 +165,9 @@ func (a *attachments) update(ctx context.Context, updates []*tandemv1.ChannelUpd
 		row.RTCPMux, row.Dialog = u.GetRtcpMux(), u.GetDialog()
 		if r := u.GetRemote(); r != nil {
 			row.Remote = hostPort(r)
+		}
+		if row.Continues.Cause != "" && row.Continues.Until.IsZero() {
+			row.Continues.Until = now // the switch has answered: it sends here
 		}
 		if err := a.settle(row); err != nil {
 			slog.Warn("channel not settled", "channel", row.Channel, "err", err)

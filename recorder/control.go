@@ -78,7 +78,7 @@ func checkOpening(want *tandemv1.OpenChannel) error {
 
 func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
 	err := c.fence.obey(r.Msg.GetOrder(), func() error {
-		return unavailable(c.attachments.update(ctx, r.Msg.GetChannels()))
+		return unavailable(c.attachments.update(ctx, time.Now(), r.Msg.GetChannels()))
 	})
 	if err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ type Continuation struct {
 	Recorder RecorderName `json:"recorder"`
 	Cause    Cause        `json:"cause"`
 	Since    time.Time    `json:"since"` // the lost recorder was last known to record
+	Until    time.Time    `json:"until,omitzero"` // the media was on its way here; zero while it is not known to be
 }
 
 // Copy tells the two duplicates of a mix apart (2N recording).

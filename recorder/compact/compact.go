@@ -374,9 +374,11 @@ func (c *Compactor) notes(notes []journal.Note, table *bool) error {
 		case n.Started != nil:
 			*table = c.started(*n.Started)
 		case n.Opened != nil:
-			c.open(*n.Opened).listed = true
+			ch := c.open(*n.Opened)
+			ch.listed = true
+			c.moved(ch)
 		case n.Updated != nil:
-			c.open(*n.Updated)
+			c.moved(c.open(*n.Updated))
 		case n.Closed != nil:
 			if ch := c.channels[n.Closed.Num]; ch != nil {
 				if err := c.close(ch); err != nil {
@@ -447,6 +449,18 @@ func (c *Compactor) open(about journal.Channel) *channel {
 	}
 	ch.Channel = about
 	return ch
+}
+
+// moved tells of what was missed before the media of a channel came here.
+func (c *Compactor) moved(ch *channel) {
+	until := ch.Channel.Continues.Until
+	if until.IsZero() {
+		return
+	}
+	if h := ch.Stream.Moved(rtpstream.WallOf(until)); h != nil {
+		c.absent = append(c.absent, absence{ch, &rtpstream.Run{Codec: ch.Channel.Codec}, *h, true})
+		c.heard = append(c.heard, catalog.Heard{Channel: ch.Channel.ID, Num: ch.Channel.Num})
+	}
 }
 
 // channel returns a packet's channel. One whose opening is in a damaged part

@@ -132,11 +132,13 @@ func TestContinuation(t *testing.T) {
 		keep   []catalog.Window // nil: all
 		before func(f *floor, l *line)
 		want   func(base time.Time) catalog.Gap
+		moved  time.Duration // when its media had come here, as far as that was told
+		mute   bool          // and nothing was said after it
 	}{
-		{"new here", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }},
+		{"new here", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }, 0, false},
 		{"heard here before", nil, func(f *floor, l *line) { f.talk(l, 50) }, func(base time.Time) catalog.Gap {
 			return catalog.Gap{From: base.Add(time.Second), To: base.Add(3 * time.Second)}
-		}},
+		}, 0, false},
 		{"heard here before and compacted", nil, func(f *floor, l *line) {
 			f.talk(l, 50)
 			f.w.Put(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: "moved"}})
@@ -144,10 +146,13 @@ func TestContinuation(t *testing.T) {
 			f.step()
 		}, func(base time.Time) catalog.Gap {
 			return catalog.Gap{From: base.Add(time.Second), To: base.Add(3 * time.Second)}
-		}},
+		}, 0, false},
 		{"in a call that began meanwhile", []catalog.Window{{From: time.Unix(0, 0).Add(4 * time.Second)}}, nil, func(base time.Time) catalog.Gap {
 			return catalog.Gap{From: base.Add(2 * time.Second), To: base.Add(3 * time.Second)}
-		}},
+		}, 0, false},
+		{"silent when its media came", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(time.Second)} }, time.Second, false},
+		{"silent ever since", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(time.Second)} }, time.Second, true},
+		{"heard before it was told", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }, 3*time.Second + 50*time.Millisecond, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFloor(t, t.TempDir(), func(cfg *Config) { cfg.KeepAll = c.keep == nil })
@@ -169,11 +174,26 @@ func TestContinuation(t *testing.T) {
 			f.w.Put(journal.Note{Closed: &journal.Closed{Num: before.Num, At: f.now, Cause: "moved"}})
 			f.lines = []*line{l}
 			f.w.Put(journaltest.Opened(l.Channel))
-			first := l.next(f.now, "")
-			first.marker = true // says nothing of another recorder's silence
-			f.arrive(l, first)
-			f.now = f.now.Add(20 * time.Millisecond)
-			f.talk(l, 50)
+			tell := func() {
+				moved := l.Channel
+				moved.Continues.Until = base.Add(c.moved)
+				f.w.Put(journal.Note{Updated: &moved})
+			}
+			if c.moved > 0 && c.moved < 3*time.Second {
+				tell()
+			}
+			if c.mute {
+				f.silence(time.Minute)
+			} else {
+				first := l.next(f.now, "")
+				first.marker = true // says nothing of another recorder's silence
+				f.arrive(l, first)
+				f.now = f.now.Add(20 * time.Millisecond)
+				f.talk(l, 50)
+			}
+			if c.moved > 3*time.Second {
+				tell()
+			}
 			f.reboot(l, 0)
 			f.silence(time.Second)
 			l.ssrc++ // not the first run any more

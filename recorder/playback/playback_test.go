@@ -470,6 +470,16 @@ func TestRivalSilencesNobody(t *testing.T) {
 // While it is recorded, too, an export names what is missing since another
 // recorder was lost, and only what this one has not itself.
 func TestContinuation(t *testing.T) {
+	for name, c := range map[string]struct{ moved, until int }{
+		"told by the first packet":            {0, 40_000},
+		"told by the move, long before":       {24_000, 24_000},
+		"told by the move, after some packet": {40_800, 40_000},
+	} {
+		t.Run(name, func(t *testing.T) { testContinuation(t, c.moved, c.until) })
+	}
+}
+
+func testContinuation(t *testing.T, moved, until int) {
 	f := newFloor(t, t.TempDir(), 24*time.Hour)
 	defer f.close()
 	before := f.line("a", media.PCMU)
@@ -479,12 +489,23 @@ func TestContinuation(t *testing.T) {
 	l.Num = 2
 	l.Continues = call.Continuation{Recorder: "rec-2", Cause: call.CauseFailover, Since: f.at(8_000)}
 	f.w.Put(journaltest.Opened(l.Channel))
+	tell := func() {
+		told := l.Channel
+		told.Continues.Until = f.at(moved)
+		f.w.Put(journal.Note{Updated: &told})
+	}
+	if moved > 0 && moved < 40_000 {
+		tell()
+	}
 	f.silence(l, 40_000)
 	f.talk(l, 100)
+	if moved > 40_000 {
+		tell()
+	}
 	for _, stage := range []string{"in the journal", "in segments"} {
 		_, trailer, _, _ := f.wav(playback.Request{Channel: l.ID, Window: f.window(0, len(l.said))})
 		g := trailer.Gaps
-		if len(g) != 1 || g[0].Cause != call.CauseFailover || g[0].From.Sub(f.at(16_000)).Abs() > time.Millisecond || g[0].To.Sub(f.at(40_000)).Abs() > time.Millisecond {
+		if len(g) != 1 || g[0].Cause != call.CauseFailover || g[0].From.Sub(f.at(16_000)).Abs() > time.Millisecond || g[0].To.Sub(f.at(until)).Abs() > time.Millisecond {
 			t.Errorf("%s: gaps %v", stage, g)
 		}
 		f.compact()

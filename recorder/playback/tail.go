@@ -206,7 +206,9 @@ func (l *listener) note(n journal.Note) {
 	case n.Opened != nil && n.Opened.ID == l.channel:
 		l.opened(*n.Opened)
 	case n.Updated != nil && n.Updated.ID == l.channel:
-		l.attachment(n.Updated.Num).about = *n.Updated
+		a := l.attachment(n.Updated.Num)
+		a.about = *n.Updated
+		l.moved(a)
 	case n.Closed != nil:
 		if a := l.heard[n.Closed.Num]; a != nil {
 			l.take(a)(a.stream.Finish())
@@ -231,6 +233,18 @@ func (l *listener) opened(about journal.Channel) {
 		a.stream.Origin = rtpstream.Origin{Since: rtpstream.WallOf(c.Since), Cause: c.Cause}
 	}
 	a.about = about
+	l.moved(a)
+}
+
+// moved tells of what was missed before the media of a channel came here.
+func (l *listener) moved(a *attachment) {
+	until := a.about.Continues.Until
+	if until.IsZero() {
+		return
+	}
+	if h := a.stream.Moved(rtpstream.WallOf(until)); h != nil {
+		l.heads = append(l.heads, lost{&chain{num: a.about.Num}, *h})
+	}
 }
 
 // ownUntil is where what is missing since another recorder was lost begins:

@@ -193,6 +193,24 @@ func (s *Stream) head(begin Wall, marker bool) (missing, quiet *Hole) {
 	return nil, h
 }
 
+// Moved notes since when the media of a stream that began at another recorder
+// has come here, and returns what is missing until then; nil when nothing is,
+// or a run that has begun says it. From then on the stream is like any other.
+func (s *Stream) Moved(at Wall) *Hole {
+	if s.Edge != 0 || s.Origin.Cause == "" {
+		return nil
+	}
+	h := &Hole{Start: s.Origin.Since, End: at, Cause: s.Origin.Cause}
+	for _, c := range s.Candidates {
+		h.End = min(h.End, c.Run.Anchor.Wall(c.Run.Pending[0].From))
+	}
+	s.Origin = Origin{}
+	if h.End <= h.Start {
+		return nil
+	}
+	return h
+}
+
 // dropped is all that was dropped since the edge.
 func (s *Stream) dropped() (d Drop) {
 	for _, r := range s.Runs {
