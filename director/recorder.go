@@ -536,7 +536,7 @@ func (f *floor) batchUpdates(r *recorder, b *batch) {
 		b.updates = append(b.updates, id)
 		b.updating.Channels = append(b.updating.Channels, &tandemv1.ChannelUpdate{
 			Channel: string(id), Codec: codecs[ch.terms.Codec], PayloadType: uint32(ch.terms.PayloadType), RtcpMux: ch.terms.Mux,
-			Dialog: ch.terms.Dialog, Remote: endpointProto(ch.terms.Remote),
+			Dialog: ch.terms.Dialog, Remote: endpointProto(ch.terms.Remote), Receiving: ch.moved(),
 		})
 		delete(r.updates, id)
 	}

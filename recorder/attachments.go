@@ -166,8 +166,8 @@ func (a *attachments) update(ctx context.Context, now time.Time, updates []*tand
 		if r := u.GetRemote(); r != nil {
 			row.Remote = hostPort(r)
 		}
-		if row.Continues.Cause != "" && row.Continues.Until.IsZero() {
-			row.Continues.Until = now // the switch has answered: it sends here
+		if u.GetReceiving() && row.Continues.Cause != "" && row.Continues.Until.IsZero() {
+			row.Continues.Until = now
 		}
 		if err := a.settle(row); err != nil {
 			slog.Warn("channel not settled", "channel", row.Channel, "err", err)

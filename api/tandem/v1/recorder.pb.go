@@ -946,7 +946,8 @@ type ChannelUpdate struct {
 	PayloadType   uint32                 `protobuf:"varint,3,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`
 	RtcpMux       bool                   `protobuf:"varint,4,opt,name=rtcp_mux,json=rtcpMux,proto3" json:"rtcp_mux,omitempty"`
 	Dialog        []byte                 `protobuf:"bytes,5,opt,name=dialog,proto3" json:"dialog,omitempty"`
-	Remote        *Endpoint              `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"` // where the switch says it sends from; RTCP goes there
+	Remote        *Endpoint              `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`        // where the switch says it sends from; RTCP goes there
+	Receiving     bool                   `protobuf:"varint,7,opt,name=receiving,proto3" json:"receiving,omitempty"` // the switch has agreed to send here; false while the channel is still on its way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1021,6 +1022,13 @@ func (x *ChannelUpdate) GetRemote() *Endpoint {
 		return x.Remote
 	}
 	return nil
+}
+
+func (x *ChannelUpdate) GetReceiving() bool {
+	if x != nil {
+		return x.Receiving
+	}
+	return false
 }
 
 type UpdateChannelsResponse struct {
@@ -1809,14 +1817,15 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\arefused\x18\x03 \x01(\tR\arefused\"u\n" +
 	"\x15UpdateChannelsRequest\x12&\n" +
 	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\x124\n" +
-	"\bchannels\x18\x02 \x03(\v2\x18.tandem.v1.ChannelUpdateR\bchannels\"\xd4\x01\n" +
+	"\bchannels\x18\x02 \x03(\v2\x18.tandem.v1.ChannelUpdateR\bchannels\"\xf2\x01\n" +
 	"\rChannelUpdate\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12&\n" +
 	"\x05codec\x18\x02 \x01(\x0e2\x10.tandem.v1.CodecR\x05codec\x12!\n" +
 	"\fpayload_type\x18\x03 \x01(\rR\vpayloadType\x12\x19\n" +
 	"\brtcp_mux\x18\x04 \x01(\bR\artcpMux\x12\x16\n" +
 	"\x06dialog\x18\x05 \x01(\fR\x06dialog\x12+\n" +
-	"\x06remote\x18\x06 \x01(\v2\x13.tandem.v1.EndpointR\x06remote\"\x18\n" +
+	"\x06remote\x18\x06 \x01(\v2\x13.tandem.v1.EndpointR\x06remote\x12\x1c\n" +
+	"\treceiving\x18\a \x01(\bR\treceiving\"\x18\n" +
 	"\x16UpdateChannelsResponse\"s\n" +
 	"\x14CloseChannelsRequest\x12&\n" +
 	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\x123\n" +
