@@ -34,7 +34,7 @@ type (
 type Continuation struct {
 	Recorder RecorderName `json:"recorder"`
 	Cause    Cause        `json:"cause"`
-	Since    time.Time    `json:"since"` // the lost recorder was last known to record
+	Since    time.Time    `json:"since"`          // the lost recorder was last known to record
 	Until    time.Time    `json:"until,omitzero"` // the media was on its way here; zero while it is not known to be
 }
 
