@@ -216,7 +216,7 @@ func (s *storm) actions() map[string]func(*rapid.T) {
 		},
 		"answer": func(t *rapid.T) { s.answerAll() },
 		"refuse": func(t *rapid.T) {
-			for id := range s.asked {
+			for _, id := range slices.Sorted(maps.Keys(s.asked)) {
 				_, dialog := s.dialogs[id]
 				s.answer(id, errors.New("488"), dialog && rapid.Bool().Draw(t, "gone"))
 				return
@@ -299,8 +299,8 @@ func (s *storm) heal() {
 		s.settle()
 		s.pass(10 * time.Second)
 	}
-	for _, name := range s.names() { // deafness passes, too
-		s.pass(deafMost / 3)
+	s.pass(deafMost + time.Minute) // deafness passes, too
+	for _, name := range s.names() {
 		s.f.recorderBeats(s.now, name, 1)
 		s.f.recorderReports(s.now, name, s.recorders[name].load())
 	}

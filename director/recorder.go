@@ -597,6 +597,9 @@ func (f *floor) openRefused(now time.Time, ch *channel, why string) {
 		f.log.Warn("open channel", "channel", ch.ID, "recorder", ch.recorder, "refused", why)
 	}
 	ch.text, ch.openAt = text, now.Add(refusedRetry)
+	if ch.mediaOn() != ch.recorder { // it may hold the channel from before
+		f.recorders[ch.recorder].close(ch.ID, causeMoved)
+	}
 	if f.stay(ch) {
 		return
 	}
