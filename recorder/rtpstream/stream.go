@@ -20,6 +20,7 @@ const (
 	maxCandidates = 8                      // first packets of runs that have no second one yet
 	runIdle       = 10 * time.Second       // after which a run ends if another one has packets
 	headRoom      = 40 * time.Millisecond  // between two runs that follow each other: jitter, and clocks that differ
+	lastPacket    = 20 * time.Millisecond  // of audio in one packet, as is usual (RFC 3551 4.2)
 	breath        = 100 * time.Millisecond // a run that got nothing for so long may be over
 	overdue       = 500 * time.Millisecond // and is, when nothing came in so long after another's packet: every socket has been swept
 )
@@ -200,7 +201,8 @@ func (s *Stream) Moved(at Wall) *Hole {
 	if s.Edge != 0 || s.Origin.Cause == "" {
 		return nil
 	}
-	h := &Hole{Start: s.Origin.Since, End: at, Cause: s.Origin.Cause}
+	// The last packet that went elsewhere holds what was said until the first one here.
+	h := &Hole{Start: s.Origin.Since, End: at.Add(lastPacket), Cause: s.Origin.Cause}
 	for _, c := range s.Candidates {
 		h.End = min(h.End, c.Run.Anchor.Wall(c.Run.Pending[0].From))
 	}
