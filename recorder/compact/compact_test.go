@@ -150,8 +150,12 @@ func TestContinuation(t *testing.T) {
 		{"in a call that began meanwhile", []catalog.Window{{From: time.Unix(0, 0).Add(4 * time.Second)}}, nil, func(base time.Time) catalog.Gap {
 			return catalog.Gap{From: base.Add(2 * time.Second), To: base.Add(3 * time.Second)}
 		}, 0, false},
-		{"silent when its media came", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(time.Second + 20*time.Millisecond)} }, time.Second, false},
-		{"silent ever since", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(time.Second + 20*time.Millisecond)} }, time.Second, true},
+		{"silent when its media came", nil, nil, func(base time.Time) catalog.Gap {
+			return catalog.Gap{From: base, To: base.Add(time.Second + 20*time.Millisecond)}
+		}, time.Second, false},
+		{"silent ever since", nil, nil, func(base time.Time) catalog.Gap {
+			return catalog.Gap{From: base, To: base.Add(time.Second + 20*time.Millisecond)}
+		}, time.Second, true},
 		{"heard before it was told", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }, 3*time.Second + 50*time.Millisecond, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
