@@ -36,25 +36,37 @@ func newHost(name string) (*host, error) {
 	h := &host{name: name, work: make(chan func()), ended: make(chan struct{})}
 	h.http = rpc.NewClientOver(h.dial)
 	opened := make(chan error)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, and with it the
-		// namespaces and every process that was told to die with its parent.
-		runtime.LockOSThread()
-		defer close(h.ended)
-		err := h.open()
-		opened <- err
-		if err != nil {
-			return
-		}
-		for do := range h.work {
-			do()
-		}
-	}()
+	go h.live(opened)
 	if err := <-opened; err != nil {
 		<-h.ended
 		return nil, fmt.Errorf("make host %s: %w", name, err)
 	}
 	return h, nil
+}
+
+// live is the host's thread: it opens the host, says so, and does its work
+// until there is no more.
+func (h *host) live(opened chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The process's first thread is what /proc/self shows, and it does not
+		// end with its goroutine. Held here, it cannot be the next one's.
+		defer runtime.UnlockOSThread()
+		go h.live(opened)
+		<-h.ended
+		return
+	}
+	// Never unlocked: the thread ends with the goroutine, and with it the
+	// namespaces and every process that was told to die with its parent.
+	defer close(h.ended)
+	err := h.open()
+	opened <- err
+	if err != nil {
+		return
+	}
+	for do := range h.work {
+		do()
+	}
 }
 
 // open gives the calling thread its namespaces.

@@ -52,6 +52,29 @@ func TestLab(t *testing.T) {
 	}
 }
 
+// A host is never the process's first thread, which is what /proc/self shows
+// and which does not end.
+func TestHostsLeaveTheFirstThread(t *testing.T) {
+	first := func() string {
+		netns, err := os.Readlink("/proc/self/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return netns
+	}
+	before := first()
+	for range 20 {
+		h, err := newHost("any")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := first(); after != before {
+			t.Fatalf("the process moved from %s to %s", before, after)
+		}
+		h.close()
+	}
+}
+
 // Nothing of a lab is seen outside its hosts, and names and addresses are free
 // again at once.
 func TestHostsAreNameless(t *testing.T) {
