@@ -411,7 +411,7 @@ func (w *walk) recount(at int64) int64 {
 // around, then by the tones anywhere.
 func (w *walk) realign(at int64) bool {
 	samples := w.stretch.Samples
-	block := samples[at:min(int64(len(samples)), at+PacketSamples)]
+	block := sounding(samples[at:min(int64(len(samples)), at+PacketSamples)], w.stretch.Codec)
 	if len(block) < shortest {
 		return false
 	}
@@ -430,6 +430,16 @@ func (w *walk) realign(at int64) bool {
 	}
 	w.tryFar = at + retryFar
 	return w.listen(block, at)
+}
+
+// sounding is a block without the silence at its end: where a packet is the
+// last one the recording goes on silently, whatever was spoken on.
+func sounding(block []byte, codec media.Codec) []byte {
+	n := len(block)
+	for n > 0 && block[n-1] == codec.Silence() {
+		n--
+	}
+	return block[:n]
 }
 
 // search looks for a block within reach of a media sample.

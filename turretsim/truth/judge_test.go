@@ -170,6 +170,29 @@ func TestSkewIsMeasured(t *testing.T) {
 	}
 }
 
+// The one packet before the switch fell silent, or went away: speech began
+// inside it, and the recording goes on with silence where the voice did not.
+func TestOnePacketThatSpeechBeganIn(t *testing.T) {
+	const first, began = 108_920, 108_938
+	s := newScene(t)
+	s.log.Add(Line{Type: TypeStart, Origin: origin, Rate: 8000, Voice: VoiceSpurts})
+	s.log.Add(Line{Type: TypeUtterance, Device: "T1", Source: "HS.L", Sample: began})
+	s.sends("c", "T1", first, 1)
+	a := s.account()
+	speaker := voice.Mix{Speakers: a.channels["c"].mix.Speakers}
+	said := make([]byte, PacketSamples)
+	speaker.Fill(said, media.PCMA, first)
+	if quietAhead(said, media.PCMA) < began-first {
+		t.Fatal("speech begins with the packet")
+	}
+	said = append(said, bytes.Repeat([]byte{media.PCMA.Silence()}, 2*PacketSamples)...)
+	const offset = 3 // samples that the recorder's clock is off
+	v, err := a.NewJudge().Channel("c", []Stretch{{wallOf(first + offset), media.PCMA, said}}, nil)
+	if err != nil || v.RecordedMS != 20 || v.UnexplainedMS != 0 || v.ForeignMS != 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
 func TestTotalCountsChannelsNobodyJudged(t *testing.T) {
 	s := newScene(t)
 	s.sends("c1", "t1", 0, 100)
