@@ -256,7 +256,7 @@ func skewsAround(byMedia []run, m span) (before, after time.Duration) {
 
 // Searching for where recorded audio comes from, in samples.
 const (
-	nearby    = 5 * PacketSamples  // a few packets: reordering, duplicates
+	near      = 5 * PacketSamples  // a few packets: reordering, duplicates
 	around    = 2 * tone.Rate      // a recorder's clock that is off
 	anywhere  = 1800 * tone.Rate   // by its tones
 	retry     = 5 * PacketSamples  // between two searches around when one fails
@@ -411,14 +411,21 @@ func (w *walk) recount(at int64) int64 {
 // around, then by the tones anywhere.
 func (w *walk) realign(at int64) bool {
 	samples := w.stretch.Samples
-	block := sounding(samples[at:min(int64(len(samples)), at+PacketSamples)], w.stretch.Codec)
-	if len(block) < shortest {
-		return false
-	}
-	if w.search(block, at, at+w.delta, nearby) {
+	block := samples[at:min(int64(len(samples)), at+PacketSamples)]
+	if w.locate(block, at) {
 		return true
 	}
-	if at < w.tryAround {
+	// Where a packet is the last one the recording goes on silently, whatever
+	// was spoken on.
+	sounding := sounding(block, w.stretch.Codec)
+	return len(sounding) < len(block) && w.nearby(sounding, at)
+}
+
+func (w *walk) locate(block []byte, at int64) bool {
+	if w.nearby(block, at) {
+		return true
+	}
+	if len(block) < shortest || at < w.tryAround {
 		return false
 	}
 	w.tryAround = at + retry
@@ -432,8 +439,12 @@ func (w *walk) realign(at int64) bool {
 	return w.listen(block, at)
 }
 
-// sounding is a block without the silence at its end: where a packet is the
-// last one the recording goes on silently, whatever was spoken on.
+// nearby looks for a block where its time says it should be.
+func (w *walk) nearby(block []byte, at int64) bool {
+	return len(block) >= shortest && w.search(block, at, at+w.delta, near)
+}
+
+// sounding is a block without the silence at its end.
 func sounding(block []byte, codec media.Codec) []byte {
 	n := len(block)
 	for n > 0 && block[n-1] == codec.Silence() {
@@ -473,7 +484,7 @@ func (w *walk) listen(block []byte, at int64) bool {
 		linear[i] = w.stretch.Codec.ToLinear(b)
 	}
 	for _, s := range w.c.sources {
-		if m, ok := s.Locate(linear, at+w.delta, anywhere); ok && w.search(block, at, m, nearby) {
+		if m, ok := s.Locate(linear, at+w.delta, anywhere); ok && w.search(block, at, m, near) {
 			return true
 		}
 	}

@@ -193,6 +193,24 @@ func TestOnePacketThatSpeechBeganIn(t *testing.T) {
 	}
 }
 
+// A word of three milliseconds is found by the silence around it.
+func TestShortestWord(t *testing.T) {
+	const first, began = 29_992, 30_088
+	s := newScene(t)
+	s.log.Add(Line{Type: TypeStart, Origin: origin, Rate: 8000, Voice: VoiceSpurts})
+	s.log.Add(Line{Type: TypeUtterance, Device: "T1", Source: "SPK.1", Sample: began})
+	s.log.Add(Line{Type: TypeHush, Device: "T1", Source: "SPK.1", Sample: began + 24})
+	s.sends("c", "T1", first, 2)
+	a := s.account()
+	speaker := voice.Mix{Speakers: a.channels["c"].mix.Speakers}
+	said := make([]byte, 2*PacketSamples)
+	speaker.Fill(said, media.PCMA, first)
+	v, err := a.NewJudge().Channel("c", []Stretch{{wallOf(first + 3), media.PCMA, said}}, nil)
+	if err != nil || v.RecordedMS != 40 || v.UnexplainedMS != 0 || v.ForeignMS != 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
 func TestTotalCountsChannelsNobodyJudged(t *testing.T) {
 	s := newScene(t)
 	s.sends("c1", "t1", 0, 100)
