@@ -40,12 +40,12 @@ func Join(takes []*Take) Recording {
 		parts = append(parts, t.part)
 	}
 	r.Format = common(takes)
-	if len(takes) == 1 { // as the recorder itself stitched it
-		r.Samples, r.Gaps = takes[0].samples, takes[0].gaps()
-		return r
-	}
 	if r.Start.IsZero() { // only gaps are known
 		r.Start = firstGap(parts)
+	}
+	if len(takes) == 1 { // as the recorder itself stitched it
+		r.Samples, r.Gaps = takes[0].samples, takes[0].gaps(r.Start)
+		return r
 	}
 	line := stitch.Join(r.Start, parts)
 	r.Samples = r.lay(takes, line)
@@ -66,10 +66,11 @@ func firstGap(parts []stitch.Part) (first time.Time) {
 	return first
 }
 
-func (t *Take) gaps() []Gap {
+// gaps are the take's own, in a recording that begins at start.
+func (t *Take) gaps(start time.Time) []Gap {
 	var all []Gap
 	for _, g := range t.part.Gaps {
-		all = append(all, Gap{g, g.From.Sub(t.start), g.To.Sub(g.From), t.part.Recorder, t.part.Recorder})
+		all = append(all, Gap{g, g.From.Sub(start), g.To.Sub(g.From), t.part.Recorder, t.part.Recorder})
 	}
 	return all
 }

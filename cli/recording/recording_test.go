@@ -148,6 +148,18 @@ func TestJoinBytes(t *testing.T) {
 	})
 }
 
+// A channel of which nothing is known but what is missing.
+func TestJoinOfGapsAlone(t *testing.T) {
+	gap := stitch.Gap{From: noon, To: noon.Add(time.Second), Cause: "failover"}
+	only := &Take{part: stitch.Part{Recorder: "rec-1", Gaps: []stitch.Gap{gap}}}
+	for _, takes := range [][]*Take{{only}, {only, nil}, {only, {part: stitch.Part{Recorder: "rec-2", Gaps: []stitch.Gap{gap}}}}} {
+		r := Join(takes)
+		if !r.Start.Equal(noon) || len(r.Samples) != 0 || len(r.Gaps) != 1 || r.Gaps[0].At != 0 || r.Gaps[0].Length != time.Second {
+			t.Errorf("of %d takes: %+v", len(takes), r)
+		}
+	}
+}
+
 func lastTrue(list []bool) int {
 	last := -1
 	for n, v := range list {

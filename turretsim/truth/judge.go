@@ -262,6 +262,7 @@ const (
 	retry     = 5 * PacketSamples  // between two searches around when one fails
 	retryFar  = 50 * PacketSamples // between two searches anywhere
 	shortest  = 32                 // bytes worth searching for
+	syllable  = 4                  // bytes worth searching for where they should be
 	listening = 7 * tone.Tenth     // samples to recognise a voice by
 )
 
@@ -418,14 +419,17 @@ func (w *walk) realign(at int64) bool {
 	// Where a packet is the last one the recording goes on silently, whatever
 	// was spoken on.
 	sounding := sounding(block, w.stretch.Codec)
-	return len(sounding) < len(block) && w.nearby(sounding, at)
+	return len(sounding) < len(block) && len(sounding) >= syllable && w.search(sounding, at, at+w.delta, near)
 }
 
 func (w *walk) locate(block []byte, at int64) bool {
-	if w.nearby(block, at) {
+	if len(block) < shortest {
+		return false
+	}
+	if w.search(block, at, at+w.delta, near) {
 		return true
 	}
-	if len(block) < shortest || at < w.tryAround {
+	if at < w.tryAround {
 		return false
 	}
 	w.tryAround = at + retry
@@ -437,11 +441,6 @@ func (w *walk) locate(block []byte, at int64) bool {
 	}
 	w.tryFar = at + retryFar
 	return w.listen(block, at)
-}
-
-// nearby looks for a block where its time says it should be.
-func (w *walk) nearby(block []byte, at int64) bool {
-	return len(block) >= shortest && w.search(block, at, at+w.delta, near)
 }
 
 // sounding is a block without the silence at its end.

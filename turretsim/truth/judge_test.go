@@ -173,7 +173,13 @@ func TestSkewIsMeasured(t *testing.T) {
 // The one packet before the switch fell silent, or went away: speech began
 // inside it, and the recording goes on with silence where the voice did not.
 func TestOnePacketThatSpeechBeganIn(t *testing.T) {
-	const first, began = 108_920, 108_938
+	const first = 108_920
+	for _, began := range []int64{first + 18, first + 136, first + 152} {
+		testSpeechBegan(t, first, began)
+	}
+}
+
+func testSpeechBegan(t *testing.T, first, began int64) {
 	s := newScene(t)
 	s.log.Add(Line{Type: TypeStart, Origin: origin, Rate: 8000, Voice: VoiceSpurts})
 	s.log.Add(Line{Type: TypeUtterance, Device: "T1", Source: "HS.L", Sample: began})
@@ -189,7 +195,7 @@ func TestOnePacketThatSpeechBeganIn(t *testing.T) {
 	const offset = 3 // samples that the recorder's clock is off
 	v, err := a.NewJudge().Channel("c", []Stretch{{wallOf(first + offset), media.PCMA, said}}, nil)
 	if err != nil || v.RecordedMS != 20 || v.UnexplainedMS != 0 || v.ForeignMS != 0 {
-		t.Errorf("%+v, %v", v, err)
+		t.Errorf("speech %d samples into the packet: %+v, %v", began-first, v, err)
 	}
 }
 
