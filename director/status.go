@@ -11,12 +11,14 @@ import (
 	"connectrpc.com/connect"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/director/placement"
 	"tandem/internal/call"
 )
 
 // service answers DirectorService from the owner loop, and so sees no half-done state.
 type service struct {
+	tandemv1connect.UnimplementedDirectorServiceHandler
 	cfg  Config
 	loop *loop
 }

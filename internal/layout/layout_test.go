@@ -27,6 +27,7 @@ var floorNames = [...]string{"value", "tool", "job", "daemon", "command"}
 var floors = map[string]int{
 	"api/tandem/v1":                 values,
 	"api/tandem/v1/tandemv1connect": values,
+	"internal/authority":            values,
 	"internal/call":                 values,
 	"internal/cti":                  values,
 	"internal/media":                values,
@@ -39,6 +40,9 @@ var floors = map[string]int{
 	"internal/config":      tools,
 	"internal/daemon":      tools,
 	"internal/durable":     tools,
+	"internal/monitor":     tools,
+	"internal/voter":       tools,
+	"internal/local":       tools,
 	"internal/rpc":         tools,
 	"recorder/catalog":     tools,
 	"recorder/journal":     tools,
@@ -56,6 +60,7 @@ var floors = map[string]int{
 	"director":  daemons,
 	"recorder":  daemons,
 	"turretsim": daemons,
+	"watchdog":  daemons,
 
 	"cli":           commands,
 	"cli/audit":     commands,
@@ -70,6 +75,7 @@ var floors = map[string]int{
 	"cmd/recctl":    commands,
 	"cmd/recorder":  commands,
 	"cmd/turretsim": commands,
+	"cmd/watchdog":  commands,
 }
 
 // mayCrossSideways are floors on which one package may use another.

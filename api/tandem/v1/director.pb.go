@@ -237,6 +237,11 @@ type DirectorStatus struct {
 	Attached      uint32                 `protobuf:"varint,12,opt,name=attached,proto3" json:"attached,omitempty"`     // channels with a live dialog
 	Moving        uint32                 `protobuf:"varint,13,opt,name=moving,proto3" json:"moving,omitempty"`         // channels whose media is not yet, or not only, where it should be
 	Unrecorded    uint32                 `protobuf:"varint,14,opt,name=unrecorded,proto3" json:"unrecorded,omitempty"` // channels whose media goes nowhere, or to a recorder that is lost
+	Address       string                 `protobuf:"bytes,15,opt,name=address,proto3" json:"address,omitempty"`        // of its control API; empty: not known
+	Text          string                 `protobuf:"bytes,16,opt,name=text,proto3" json:"text,omitempty"`              // why it is not active, or not as it should be; failback in ...
+	Voters        []*VoterStatus         `protobuf:"bytes,17,rep,name=voters,proto3" json:"voters,omitempty"`          // as this director last heard them
+	Monitor       string                 `protobuf:"bytes,18,opt,name=monitor,proto3" json:"monitor,omitempty"`        // where its watchdogs probe it
+	Profile       string                 `protobuf:"bytes,19,opt,name=profile,proto3" json:"profile,omitempty"`        // of timing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +374,126 @@ func (x *DirectorStatus) GetUnrecorded() uint32 {
 	return 0
 }
 
+func (x *DirectorStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DirectorStatus) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *DirectorStatus) GetVoters() []*VoterStatus {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *DirectorStatus) GetMonitor() string {
+	if x != nil {
+		return x.Monitor
+	}
+	return ""
+}
+
+func (x *DirectorStatus) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+// VoterStatus is a voter as a director last heard it.
+type VoterStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
+	RemainingMs   int64                  `protobuf:"varint,5,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // of this knowledge; -1: never heard
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VoterStatus) Reset() {
+	*x = VoterStatus{}
+	mi := &file_tandem_v1_director_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VoterStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VoterStatus) ProtoMessage() {}
+
+func (x *VoterStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VoterStatus.ProtoReflect.Descriptor instead.
+func (*VoterStatus) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *VoterStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *VoterStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VoterStatus) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *VoterStatus) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *VoterStatus) GetRemainingMs() int64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+func (x *VoterStatus) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
 type WatchdogStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -376,14 +501,19 @@ type WatchdogStatus struct {
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	LastProbeMs   int64                  `protobuf:"varint,4,opt,name=last_probe_ms,json=lastProbeMs,proto3" json:"last_probe_ms,omitempty"`
 	Paused        bool                   `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
-	Sentence      string                 `protobuf:"bytes,6,opt,name=sentence,proto3" json:"sentence,omitempty"`
+	Sentence      string                 `protobuf:"bytes,6,opt,name=sentence,proto3" json:"sentence,omitempty"` // what it sees and does
+	PausedUntil   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=paused_until,json=pausedUntil,proto3" json:"paused_until,omitempty"`
+	Address       string                 `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`  // of its API
+	Witness       bool                   `protobuf:"varint,9,opt,name=witness,proto3" json:"witness,omitempty"` // its vote counts
+	Group         string                 `protobuf:"bytes,10,opt,name=group,proto3" json:"group,omitempty"`
+	Promotable    []string               `protobuf:"bytes,11,rep,name=promotable,proto3" json:"promotable,omitempty"` // why the local director could not lead; empty: it could
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchdogStatus) Reset() {
 	*x = WatchdogStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[4]
+	mi := &file_tandem_v1_director_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +525,7 @@ func (x *WatchdogStatus) String() string {
 func (*WatchdogStatus) ProtoMessage() {}
 
 func (x *WatchdogStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[4]
+	mi := &file_tandem_v1_director_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +538,7 @@ func (x *WatchdogStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchdogStatus.ProtoReflect.Descriptor instead.
 func (*WatchdogStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{4}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchdogStatus) GetName() string {
@@ -453,6 +583,41 @@ func (x *WatchdogStatus) GetSentence() string {
 	return ""
 }
 
+func (x *WatchdogStatus) GetPausedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PausedUntil
+	}
+	return nil
+}
+
+func (x *WatchdogStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *WatchdogStatus) GetWitness() bool {
+	if x != nil {
+		return x.Witness
+	}
+	return false
+}
+
+func (x *WatchdogStatus) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *WatchdogStatus) GetPromotable() []string {
+	if x != nil {
+		return x.Promotable
+	}
+	return nil
+}
+
 type RecorderStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -469,7 +634,7 @@ type RecorderStatus struct {
 
 func (x *RecorderStatus) Reset() {
 	*x = RecorderStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	mi := &file_tandem_v1_director_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +646,7 @@ func (x *RecorderStatus) String() string {
 func (*RecorderStatus) ProtoMessage() {}
 
 func (x *RecorderStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	mi := &file_tandem_v1_director_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +659,7 @@ func (x *RecorderStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecorderStatus.ProtoReflect.Descriptor instead.
 func (*RecorderStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RecorderStatus) GetName() string {
@@ -566,7 +731,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_tandem_v1_director_proto_msgTypes[6]
+	mi := &file_tandem_v1_director_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +743,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[6]
+	mi := &file_tandem_v1_director_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +756,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Alarm) GetSeverity() string {
@@ -637,7 +802,7 @@ type ListTurretsRequest struct {
 
 func (x *ListTurretsRequest) Reset() {
 	*x = ListTurretsRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[7]
+	mi := &file_tandem_v1_director_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +814,7 @@ func (x *ListTurretsRequest) String() string {
 func (*ListTurretsRequest) ProtoMessage() {}
 
 func (x *ListTurretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[7]
+	mi := &file_tandem_v1_director_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +827,7 @@ func (x *ListTurretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurretsRequest.ProtoReflect.Descriptor instead.
 func (*ListTurretsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{8}
 }
 
 type ListTurretsResponse struct {
@@ -674,7 +839,7 @@ type ListTurretsResponse struct {
 
 func (x *ListTurretsResponse) Reset() {
 	*x = ListTurretsResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[8]
+	mi := &file_tandem_v1_director_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +851,7 @@ func (x *ListTurretsResponse) String() string {
 func (*ListTurretsResponse) ProtoMessage() {}
 
 func (x *ListTurretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[8]
+	mi := &file_tandem_v1_director_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +864,7 @@ func (x *ListTurretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurretsResponse.ProtoReflect.Descriptor instead.
 func (*ListTurretsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTurretsResponse) GetTurrets() []*Turret {
@@ -724,7 +889,7 @@ type Turret struct {
 
 func (x *Turret) Reset() {
 	*x = Turret{}
-	mi := &file_tandem_v1_director_proto_msgTypes[9]
+	mi := &file_tandem_v1_director_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +901,7 @@ func (x *Turret) String() string {
 func (*Turret) ProtoMessage() {}
 
 func (x *Turret) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[9]
+	mi := &file_tandem_v1_director_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +914,7 @@ func (x *Turret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turret.ProtoReflect.Descriptor instead.
 func (*Turret) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Turret) GetSession() *Session {
@@ -810,7 +975,7 @@ type ListFloorChannelsRequest struct {
 
 func (x *ListFloorChannelsRequest) Reset() {
 	*x = ListFloorChannelsRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[10]
+	mi := &file_tandem_v1_director_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +987,7 @@ func (x *ListFloorChannelsRequest) String() string {
 func (*ListFloorChannelsRequest) ProtoMessage() {}
 
 func (x *ListFloorChannelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[10]
+	mi := &file_tandem_v1_director_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1000,7 @@ func (x *ListFloorChannelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFloorChannelsRequest.ProtoReflect.Descriptor instead.
 func (*ListFloorChannelsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListFloorChannelsRequest) GetRecorder() string {
@@ -854,7 +1019,7 @@ type ListFloorChannelsResponse struct {
 
 func (x *ListFloorChannelsResponse) Reset() {
 	*x = ListFloorChannelsResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[11]
+	mi := &file_tandem_v1_director_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1031,7 @@ func (x *ListFloorChannelsResponse) String() string {
 func (*ListFloorChannelsResponse) ProtoMessage() {}
 
 func (x *ListFloorChannelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[11]
+	mi := &file_tandem_v1_director_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1044,7 @@ func (x *ListFloorChannelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFloorChannelsResponse.ProtoReflect.Descriptor instead.
 func (*ListFloorChannelsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListFloorChannelsResponse) GetChannels() []*FloorChannel {
@@ -906,7 +1071,7 @@ type FloorChannel struct {
 
 func (x *FloorChannel) Reset() {
 	*x = FloorChannel{}
-	mi := &file_tandem_v1_director_proto_msgTypes[12]
+	mi := &file_tandem_v1_director_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1083,7 @@ func (x *FloorChannel) String() string {
 func (*FloorChannel) ProtoMessage() {}
 
 func (x *FloorChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[12]
+	mi := &file_tandem_v1_director_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1096,7 @@ func (x *FloorChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloorChannel.ProtoReflect.Descriptor instead.
 func (*FloorChannel) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FloorChannel) GetChannel() *Channel {
@@ -1007,7 +1172,7 @@ type DirectorServiceDrainRequest struct {
 
 func (x *DirectorServiceDrainRequest) Reset() {
 	*x = DirectorServiceDrainRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[13]
+	mi := &file_tandem_v1_director_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1184,7 @@ func (x *DirectorServiceDrainRequest) String() string {
 func (*DirectorServiceDrainRequest) ProtoMessage() {}
 
 func (x *DirectorServiceDrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[13]
+	mi := &file_tandem_v1_director_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1197,7 @@ func (x *DirectorServiceDrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectorServiceDrainRequest.ProtoReflect.Descriptor instead.
 func (*DirectorServiceDrainRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DirectorServiceDrainRequest) GetRecorder() string {
@@ -1058,7 +1223,7 @@ type DirectorServiceDrainResponse struct {
 
 func (x *DirectorServiceDrainResponse) Reset() {
 	*x = DirectorServiceDrainResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[14]
+	mi := &file_tandem_v1_director_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1235,7 @@ func (x *DirectorServiceDrainResponse) String() string {
 func (*DirectorServiceDrainResponse) ProtoMessage() {}
 
 func (x *DirectorServiceDrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[14]
+	mi := &file_tandem_v1_director_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1248,7 @@ func (x *DirectorServiceDrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectorServiceDrainResponse.ProtoReflect.Descriptor instead.
 func (*DirectorServiceDrainResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DirectorServiceDrainResponse) GetChannels() uint32 {
@@ -1105,7 +1270,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[15]
+	mi := &file_tandem_v1_director_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1282,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[15]
+	mi := &file_tandem_v1_director_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1295,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MoveRequest) GetTurret() string {
@@ -1163,7 +1328,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[16]
+	mi := &file_tandem_v1_director_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1340,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[16]
+	mi := &file_tandem_v1_director_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1353,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MoveResponse) GetChannels() uint32 {
@@ -1207,7 +1372,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[17]
+	mi := &file_tandem_v1_director_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1384,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[17]
+	mi := &file_tandem_v1_director_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1397,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -1251,7 +1416,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[18]
+	mi := &file_tandem_v1_director_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1428,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[18]
+	mi := &file_tandem_v1_director_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1441,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RebalanceResponse) GetMoves() []*TurretMove {
@@ -1299,7 +1464,7 @@ type TurretMove struct {
 
 func (x *TurretMove) Reset() {
 	*x = TurretMove{}
-	mi := &file_tandem_v1_director_proto_msgTypes[19]
+	mi := &file_tandem_v1_director_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1476,7 @@ func (x *TurretMove) String() string {
 func (*TurretMove) ProtoMessage() {}
 
 func (x *TurretMove) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[19]
+	mi := &file_tandem_v1_director_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1489,7 @@ func (x *TurretMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurretMove.ProtoReflect.Descriptor instead.
 func (*TurretMove) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{19}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TurretMove) GetTurret() string {
@@ -1362,6 +1527,451 @@ func (x *TurretMove) GetChannels() uint32 {
 	return 0
 }
 
+type CampaignRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Actor         string                 `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"` // who wants it: a watchdog's name, an operator's
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"` // the rival is known to be off: go on without proof
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CampaignRequest) Reset() {
+	*x = CampaignRequest{}
+	mi := &file_tandem_v1_director_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CampaignRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CampaignRequest) ProtoMessage() {}
+
+func (x *CampaignRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CampaignRequest.ProtoReflect.Descriptor instead.
+func (*CampaignRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CampaignRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *CampaignRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CampaignRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type CampaignResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // why it does not seek authority
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CampaignResponse) Reset() {
+	*x = CampaignResponse{}
+	mi := &file_tandem_v1_director_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CampaignResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CampaignResponse) ProtoMessage() {}
+
+func (x *CampaignResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CampaignResponse.ProtoReflect.Descriptor instead.
+func (*CampaignResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CampaignResponse) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CampaignResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type FailoverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // a director's name; empty: the one that is not active
+	Actor         string                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only the plan
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`                 // see CampaignRequest; only for a director that is not active
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverRequest) Reset() {
+	*x = FailoverRequest{}
+	mi := &file_tandem_v1_director_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverRequest) ProtoMessage() {}
+
+func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverRequest.ProtoReflect.Descriptor instead.
+func (*FailoverRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *FailoverRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *FailoverRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *FailoverRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *FailoverRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *FailoverRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type FailoverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plan          []string               `protobuf:"bytes,1,rep,name=plan,proto3" json:"plan,omitempty"` // sentences
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // who was active; empty: nobody was
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`                 // the new one; 0 for a mere plan
+	TookMs        int64                  `protobuf:"varint,5,opt,name=took_ms,json=tookMs,proto3" json:"took_ms,omitempty"` // from the last order of one to the first of the other
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverResponse) Reset() {
+	*x = FailoverResponse{}
+	mi := &file_tandem_v1_director_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverResponse) ProtoMessage() {}
+
+func (x *FailoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverResponse.ProtoReflect.Descriptor instead.
+func (*FailoverResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *FailoverResponse) GetPlan() []string {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *FailoverResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *FailoverResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *FailoverResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FailoverResponse) GetTookMs() int64 {
+	if x != nil {
+		return x.TookMs
+	}
+	return 0
+}
+
+type HistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_tandem_v1_director_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{25}
+}
+
+type HistoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*RoleChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_tandem_v1_director_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HistoryResponse) GetChanges() []*RoleChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// RoleChange is one step of a director's life.
+type RoleChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Director      string                 `protobuf:"bytes,2,opt,name=director,proto3" json:"director,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"` // role
+	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Basis         string                 `protobuf:"bytes,6,opt,name=basis,proto3" json:"basis,omitempty"`
+	Actor         string                 `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"` // who wanted it
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleChange) Reset() {
+	*x = RoleChange{}
+	mi := &file_tandem_v1_director_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleChange) ProtoMessage() {}
+
+func (x *RoleChange) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleChange.ProtoReflect.Descriptor instead.
+func (*RoleChange) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RoleChange) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *RoleChange) GetDirector() string {
+	if x != nil {
+		return x.Director
+	}
+	return ""
+}
+
+func (x *RoleChange) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RoleChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RoleChange) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RoleChange) GetBasis() string {
+	if x != nil {
+		return x.Basis
+	}
+	return ""
+}
+
+func (x *RoleChange) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *RoleChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_tandem_v1_director_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_director_proto_rawDesc = "" +
@@ -1380,7 +1990,7 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
 	"\x06enough\x18\x02 \x01(\bR\x06enough\x12\x18\n" +
 	"\abusiest\x18\x03 \x01(\tR\abusiest\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"\x8b\x03\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x9d\x04\n" +
 	"\x0eDirectorStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x12\n" +
@@ -1398,14 +2008,34 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\x06moving\x18\r \x01(\rR\x06moving\x12\x1e\n" +
 	"\n" +
 	"unrecorded\x18\x0e \x01(\rR\n" +
-	"unrecorded\"\xae\x01\n" +
+	"unrecorded\x12\x18\n" +
+	"\aaddress\x18\x0f \x01(\tR\aaddress\x12\x12\n" +
+	"\x04text\x18\x10 \x01(\tR\x04text\x12.\n" +
+	"\x06voters\x18\x11 \x03(\v2\x16.tandem.v1.VoterStatusR\x06voters\x12\x18\n" +
+	"\amonitor\x18\x12 \x01(\tR\amonitor\x12\x18\n" +
+	"\aprofile\x18\x13 \x01(\tR\aprofile\"\xa3\x01\n" +
+	"\vVoterStatus\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06holder\x18\x04 \x01(\tR\x06holder\x12!\n" +
+	"\fremaining_ms\x18\x05 \x01(\x03R\vremainingMs\x12\x15\n" +
+	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\"\xd7\x02\n" +
 	"\x0eWatchdogStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bwatching\x18\x02 \x01(\tR\bwatching\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\"\n" +
 	"\rlast_probe_ms\x18\x04 \x01(\x03R\vlastProbeMs\x12\x16\n" +
 	"\x06paused\x18\x05 \x01(\bR\x06paused\x12\x1a\n" +
-	"\bsentence\x18\x06 \x01(\tR\bsentence\"\xd9\x01\n" +
+	"\bsentence\x18\x06 \x01(\tR\bsentence\x12=\n" +
+	"\fpaused_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vpausedUntil\x12\x18\n" +
+	"\aaddress\x18\b \x01(\tR\aaddress\x12\x18\n" +
+	"\awitness\x18\t \x01(\bR\awitness\x12\x14\n" +
+	"\x05group\x18\n" +
+	" \x01(\tR\x05group\x12\x1e\n" +
+	"\n" +
+	"promotable\x18\v \x03(\tR\n" +
+	"promotable\"\xd9\x01\n" +
 	"\x0eRecorderStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x18\n" +
@@ -1467,14 +2097,49 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\tR\x02to\x12\x1a\n" +
-	"\bchannels\x18\x05 \x01(\rR\bchannels2\xd9\x03\n" +
+	"\bchannels\x18\x05 \x01(\rR\bchannels\"U\n" +
+	"\x0fCampaignRequest\x12\x14\n" +
+	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\":\n" +
+	"\x10CampaignResponse\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"~\n" +
+	"\x0fFailoverRequest\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"y\n" +
+	"\x10FailoverResponse\x12\x12\n" +
+	"\x04plan\x18\x01 \x03(\tR\x04plan\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x17\n" +
+	"\atook_ms\x18\x05 \x01(\x03R\x06tookMs\"\x10\n" +
+	"\x0eHistoryRequest\"B\n" +
+	"\x0fHistoryResponse\x12/\n" +
+	"\achanges\x18\x01 \x03(\v2\x15.tandem.v1.RoleChangeR\achanges\"\xd2\x01\n" +
+	"\n" +
+	"RoleChange\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n" +
+	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05basis\x18\x06 \x01(\tR\x05basis\x12\x14\n" +
+	"\x05actor\x18\a \x01(\tR\x05actor\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason2\xa5\x05\n" +
 	"\x0fDirectorService\x12=\n" +
 	"\x06Status\x12\x18.tandem.v1.StatusRequest\x1a\x19.tandem.v1.StatusResponse\x12L\n" +
 	"\vListTurrets\x12\x1d.tandem.v1.ListTurretsRequest\x1a\x1e.tandem.v1.ListTurretsResponse\x12^\n" +
 	"\x11ListFloorChannels\x12#.tandem.v1.ListFloorChannelsRequest\x1a$.tandem.v1.ListFloorChannelsResponse\x12X\n" +
 	"\x05Drain\x12&.tandem.v1.DirectorServiceDrainRequest\x1a'.tandem.v1.DirectorServiceDrainResponse\x127\n" +
 	"\x04Move\x12\x16.tandem.v1.MoveRequest\x1a\x17.tandem.v1.MoveResponse\x12F\n" +
-	"\tRebalance\x12\x1b.tandem.v1.RebalanceRequest\x1a\x1c.tandem.v1.RebalanceResponseB\x1fZ\x1dtandem/api/tandem/v1;tandemv1b\x06proto3"
+	"\tRebalance\x12\x1b.tandem.v1.RebalanceRequest\x1a\x1c.tandem.v1.RebalanceResponse\x12C\n" +
+	"\bCampaign\x12\x1a.tandem.v1.CampaignRequest\x1a\x1b.tandem.v1.CampaignResponse\x12C\n" +
+	"\bFailover\x12\x1a.tandem.v1.FailoverRequest\x1a\x1b.tandem.v1.FailoverResponse\x12@\n" +
+	"\aHistory\x12\x19.tandem.v1.HistoryRequest\x1a\x1a.tandem.v1.HistoryResponseB\x1fZ\x1dtandem/api/tandem/v1;tandemv1b\x06proto3"
 
 var (
 	file_tandem_v1_director_proto_rawDescOnce sync.Once
@@ -1488,70 +2153,88 @@ func file_tandem_v1_director_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_director_proto_rawDescData
 }
 
-var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_tandem_v1_director_proto_goTypes = []any{
 	(*StatusRequest)(nil),                // 0: tandem.v1.StatusRequest
 	(*StatusResponse)(nil),               // 1: tandem.v1.StatusResponse
 	(*Headroom)(nil),                     // 2: tandem.v1.Headroom
 	(*DirectorStatus)(nil),               // 3: tandem.v1.DirectorStatus
-	(*WatchdogStatus)(nil),               // 4: tandem.v1.WatchdogStatus
-	(*RecorderStatus)(nil),               // 5: tandem.v1.RecorderStatus
-	(*Alarm)(nil),                        // 6: tandem.v1.Alarm
-	(*ListTurretsRequest)(nil),           // 7: tandem.v1.ListTurretsRequest
-	(*ListTurretsResponse)(nil),          // 8: tandem.v1.ListTurretsResponse
-	(*Turret)(nil),                       // 9: tandem.v1.Turret
-	(*ListFloorChannelsRequest)(nil),     // 10: tandem.v1.ListFloorChannelsRequest
-	(*ListFloorChannelsResponse)(nil),    // 11: tandem.v1.ListFloorChannelsResponse
-	(*FloorChannel)(nil),                 // 12: tandem.v1.FloorChannel
-	(*DirectorServiceDrainRequest)(nil),  // 13: tandem.v1.DirectorServiceDrainRequest
-	(*DirectorServiceDrainResponse)(nil), // 14: tandem.v1.DirectorServiceDrainResponse
-	(*MoveRequest)(nil),                  // 15: tandem.v1.MoveRequest
-	(*MoveResponse)(nil),                 // 16: tandem.v1.MoveResponse
-	(*RebalanceRequest)(nil),             // 17: tandem.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),            // 18: tandem.v1.RebalanceResponse
-	(*TurretMove)(nil),                   // 19: tandem.v1.TurretMove
-	(*timestamppb.Timestamp)(nil),        // 20: google.protobuf.Timestamp
-	(*Load)(nil),                         // 21: tandem.v1.Load
-	(*Session)(nil),                      // 22: tandem.v1.Session
-	(*Channel)(nil),                      // 23: tandem.v1.Channel
-	(*Endpoint)(nil),                     // 24: tandem.v1.Endpoint
-	(Codec)(0),                           // 25: tandem.v1.Codec
+	(*VoterStatus)(nil),                  // 4: tandem.v1.VoterStatus
+	(*WatchdogStatus)(nil),               // 5: tandem.v1.WatchdogStatus
+	(*RecorderStatus)(nil),               // 6: tandem.v1.RecorderStatus
+	(*Alarm)(nil),                        // 7: tandem.v1.Alarm
+	(*ListTurretsRequest)(nil),           // 8: tandem.v1.ListTurretsRequest
+	(*ListTurretsResponse)(nil),          // 9: tandem.v1.ListTurretsResponse
+	(*Turret)(nil),                       // 10: tandem.v1.Turret
+	(*ListFloorChannelsRequest)(nil),     // 11: tandem.v1.ListFloorChannelsRequest
+	(*ListFloorChannelsResponse)(nil),    // 12: tandem.v1.ListFloorChannelsResponse
+	(*FloorChannel)(nil),                 // 13: tandem.v1.FloorChannel
+	(*DirectorServiceDrainRequest)(nil),  // 14: tandem.v1.DirectorServiceDrainRequest
+	(*DirectorServiceDrainResponse)(nil), // 15: tandem.v1.DirectorServiceDrainResponse
+	(*MoveRequest)(nil),                  // 16: tandem.v1.MoveRequest
+	(*MoveResponse)(nil),                 // 17: tandem.v1.MoveResponse
+	(*RebalanceRequest)(nil),             // 18: tandem.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),            // 19: tandem.v1.RebalanceResponse
+	(*TurretMove)(nil),                   // 20: tandem.v1.TurretMove
+	(*CampaignRequest)(nil),              // 21: tandem.v1.CampaignRequest
+	(*CampaignResponse)(nil),             // 22: tandem.v1.CampaignResponse
+	(*FailoverRequest)(nil),              // 23: tandem.v1.FailoverRequest
+	(*FailoverResponse)(nil),             // 24: tandem.v1.FailoverResponse
+	(*HistoryRequest)(nil),               // 25: tandem.v1.HistoryRequest
+	(*HistoryResponse)(nil),              // 26: tandem.v1.HistoryResponse
+	(*RoleChange)(nil),                   // 27: tandem.v1.RoleChange
+	(*timestamppb.Timestamp)(nil),        // 28: google.protobuf.Timestamp
+	(*Load)(nil),                         // 29: tandem.v1.Load
+	(*Session)(nil),                      // 30: tandem.v1.Session
+	(*Channel)(nil),                      // 31: tandem.v1.Channel
+	(*Endpoint)(nil),                     // 32: tandem.v1.Endpoint
+	(Codec)(0),                           // 33: tandem.v1.Codec
 }
 var file_tandem_v1_director_proto_depIdxs = []int32{
-	20, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
+	28, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
 	3,  // 1: tandem.v1.StatusResponse.directors:type_name -> tandem.v1.DirectorStatus
-	4,  // 2: tandem.v1.StatusResponse.watchdogs:type_name -> tandem.v1.WatchdogStatus
-	5,  // 3: tandem.v1.StatusResponse.recorders:type_name -> tandem.v1.RecorderStatus
-	6,  // 4: tandem.v1.StatusResponse.alarms:type_name -> tandem.v1.Alarm
+	5,  // 2: tandem.v1.StatusResponse.watchdogs:type_name -> tandem.v1.WatchdogStatus
+	6,  // 3: tandem.v1.StatusResponse.recorders:type_name -> tandem.v1.RecorderStatus
+	7,  // 4: tandem.v1.StatusResponse.alarms:type_name -> tandem.v1.Alarm
 	2,  // 5: tandem.v1.StatusResponse.headroom:type_name -> tandem.v1.Headroom
-	20, // 6: tandem.v1.DirectorStatus.since:type_name -> google.protobuf.Timestamp
-	21, // 7: tandem.v1.RecorderStatus.load:type_name -> tandem.v1.Load
-	20, // 8: tandem.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	9,  // 9: tandem.v1.ListTurretsResponse.turrets:type_name -> tandem.v1.Turret
-	22, // 10: tandem.v1.Turret.session:type_name -> tandem.v1.Session
-	20, // 11: tandem.v1.Turret.since:type_name -> google.protobuf.Timestamp
-	12, // 12: tandem.v1.ListFloorChannelsResponse.channels:type_name -> tandem.v1.FloorChannel
-	23, // 13: tandem.v1.FloorChannel.channel:type_name -> tandem.v1.Channel
-	24, // 14: tandem.v1.FloorChannel.endpoint:type_name -> tandem.v1.Endpoint
-	25, // 15: tandem.v1.FloorChannel.codec:type_name -> tandem.v1.Codec
-	19, // 16: tandem.v1.RebalanceResponse.moves:type_name -> tandem.v1.TurretMove
-	0,  // 17: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
-	7,  // 18: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
-	10, // 19: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
-	13, // 20: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DirectorServiceDrainRequest
-	15, // 21: tandem.v1.DirectorService.Move:input_type -> tandem.v1.MoveRequest
-	17, // 22: tandem.v1.DirectorService.Rebalance:input_type -> tandem.v1.RebalanceRequest
-	1,  // 23: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
-	8,  // 24: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
-	11, // 25: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
-	14, // 26: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DirectorServiceDrainResponse
-	16, // 27: tandem.v1.DirectorService.Move:output_type -> tandem.v1.MoveResponse
-	18, // 28: tandem.v1.DirectorService.Rebalance:output_type -> tandem.v1.RebalanceResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	28, // 6: tandem.v1.DirectorStatus.since:type_name -> google.protobuf.Timestamp
+	4,  // 7: tandem.v1.DirectorStatus.voters:type_name -> tandem.v1.VoterStatus
+	28, // 8: tandem.v1.WatchdogStatus.paused_until:type_name -> google.protobuf.Timestamp
+	29, // 9: tandem.v1.RecorderStatus.load:type_name -> tandem.v1.Load
+	28, // 10: tandem.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	10, // 11: tandem.v1.ListTurretsResponse.turrets:type_name -> tandem.v1.Turret
+	30, // 12: tandem.v1.Turret.session:type_name -> tandem.v1.Session
+	28, // 13: tandem.v1.Turret.since:type_name -> google.protobuf.Timestamp
+	13, // 14: tandem.v1.ListFloorChannelsResponse.channels:type_name -> tandem.v1.FloorChannel
+	31, // 15: tandem.v1.FloorChannel.channel:type_name -> tandem.v1.Channel
+	32, // 16: tandem.v1.FloorChannel.endpoint:type_name -> tandem.v1.Endpoint
+	33, // 17: tandem.v1.FloorChannel.codec:type_name -> tandem.v1.Codec
+	20, // 18: tandem.v1.RebalanceResponse.moves:type_name -> tandem.v1.TurretMove
+	27, // 19: tandem.v1.HistoryResponse.changes:type_name -> tandem.v1.RoleChange
+	28, // 20: tandem.v1.RoleChange.at:type_name -> google.protobuf.Timestamp
+	0,  // 21: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
+	8,  // 22: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
+	11, // 23: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
+	14, // 24: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DirectorServiceDrainRequest
+	16, // 25: tandem.v1.DirectorService.Move:input_type -> tandem.v1.MoveRequest
+	18, // 26: tandem.v1.DirectorService.Rebalance:input_type -> tandem.v1.RebalanceRequest
+	21, // 27: tandem.v1.DirectorService.Campaign:input_type -> tandem.v1.CampaignRequest
+	23, // 28: tandem.v1.DirectorService.Failover:input_type -> tandem.v1.FailoverRequest
+	25, // 29: tandem.v1.DirectorService.History:input_type -> tandem.v1.HistoryRequest
+	1,  // 30: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
+	9,  // 31: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
+	12, // 32: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
+	15, // 33: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DirectorServiceDrainResponse
+	17, // 34: tandem.v1.DirectorService.Move:output_type -> tandem.v1.MoveResponse
+	19, // 35: tandem.v1.DirectorService.Rebalance:output_type -> tandem.v1.RebalanceResponse
+	22, // 36: tandem.v1.DirectorService.Campaign:output_type -> tandem.v1.CampaignResponse
+	24, // 37: tandem.v1.DirectorService.Failover:output_type -> tandem.v1.FailoverResponse
+	26, // 38: tandem.v1.DirectorService.History:output_type -> tandem.v1.HistoryResponse
+	30, // [30:39] is the sub-list for method output_type
+	21, // [21:30] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_director_proto_init() }
@@ -1567,7 +2250,7 @@ func file_tandem_v1_director_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_director_proto_rawDesc), len(file_tandem_v1_director_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

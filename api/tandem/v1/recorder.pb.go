@@ -27,10 +27,14 @@ const (
 type Refusal_Reason int32
 
 const (
-	Refusal_REASON_UNSPECIFIED  Refusal_Reason = 0
-	Refusal_REASON_STALE_EPOCH  Refusal_Reason = 1
-	Refusal_REASON_WRONG_GROUP  Refusal_Reason = 2
-	Refusal_REASON_WRONG_HOLDER Refusal_Reason = 3 // the same epoch, another director
+	Refusal_REASON_UNSPECIFIED   Refusal_Reason = 0
+	Refusal_REASON_STALE_EPOCH   Refusal_Reason = 1
+	Refusal_REASON_WRONG_GROUP   Refusal_Reason = 2
+	Refusal_REASON_WRONG_HOLDER  Refusal_Reason = 3 // the same epoch, another director
+	Refusal_REASON_NOT_FRESH     Refusal_Reason = 4 // the nonce is too old: the same order may be repeated with the one given here
+	Refusal_REASON_NO_LEASE      Refusal_Reason = 5 // the director's lease of this recorder has lapsed: fence it
+	Refusal_REASON_REPEATED      Refusal_Reason = 6 // this order, or a later one, has been obeyed
+	Refusal_REASON_WRONG_PROFILE Refusal_Reason = 7 // the recorder has other timing
 )
 
 // Enum value maps for Refusal_Reason.
@@ -40,12 +44,20 @@ var (
 		1: "REASON_STALE_EPOCH",
 		2: "REASON_WRONG_GROUP",
 		3: "REASON_WRONG_HOLDER",
+		4: "REASON_NOT_FRESH",
+		5: "REASON_NO_LEASE",
+		6: "REASON_REPEATED",
+		7: "REASON_WRONG_PROFILE",
 	}
 	Refusal_Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":  0,
-		"REASON_STALE_EPOCH":  1,
-		"REASON_WRONG_GROUP":  2,
-		"REASON_WRONG_HOLDER": 3,
+		"REASON_UNSPECIFIED":   0,
+		"REASON_STALE_EPOCH":   1,
+		"REASON_WRONG_GROUP":   2,
+		"REASON_WRONG_HOLDER":  3,
+		"REASON_NOT_FRESH":     4,
+		"REASON_NO_LEASE":      5,
+		"REASON_REPEATED":      6,
+		"REASON_WRONG_PROFILE": 7,
 	}
 )
 
@@ -78,11 +90,16 @@ func (Refusal_Reason) EnumDescriptor() ([]byte, []int) {
 
 // Order is the authority a mutating call claims.
 type Order struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // (counter << 1) | director bit
-	Director      string                 `protobuf:"bytes,2,opt,name=director,proto3" json:"director,omitempty"`
-	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
-	Secondary     bool                   `protobuf:"varint,4,opt,name=secondary,proto3" json:"secondary,omitempty"` // the group is the 2N secondary: its records are marked so
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Epoch     uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // (counter << 1) | director bit
+	Director  string                 `protobuf:"bytes,2,opt,name=director,proto3" json:"director,omitempty"`
+	Group     string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	Secondary bool                   `protobuf:"varint,4,opt,name=secondary,proto3" json:"secondary,omitempty"` // the group is the 2N secondary: its records are marked so
+	// A director of a pair leases each recorder, and proves that an order is no older than the freshness bound.
+	// A director that stands alone leaves both 0.
+	Sequence      uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"` // counts up under an epoch
+	Nonce         uint64 `protobuf:"varint,6,opt,name=nonce,proto3" json:"nonce,omitempty"`       // the recorder's newest, from a heartbeat, a ballot or a refusal
+	Profile       string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`    // of timing; empty: alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,12 +162,34 @@ func (x *Order) GetSecondary() bool {
 	return false
 }
 
+func (x *Order) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Order) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *Order) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
 // Refusal says why an order was not obeyed.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        Refusal_Reason         `protobuf:"varint,1,opt,name=reason,proto3,enum=tandem.v1.Refusal_Reason" json:"reason,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // the newest the recorder has seen
 	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
+	Nonce         uint64                 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +243,13 @@ func (x *Refusal) GetHolder() string {
 		return x.Holder
 	}
 	return ""
+}
+
+func (x *Refusal) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 type InventoryRequest struct {
@@ -383,8 +429,9 @@ type Inventory struct {
 	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
 	BootId        string                 `protobuf:"bytes,5,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // new at each start of the recorder
 	Channels      []*HeldChannel         `protobuf:"bytes,6,rep,name=channels,proto3" json:"channels,omitempty"`
-	Legs          []*Leg                 `protobuf:"bytes,7,rep,name=legs,proto3" json:"legs,omitempty"`   // legs not ended yet
-	Calls         []*Call                `protobuf:"bytes,8,rep,name=calls,proto3" json:"calls,omitempty"` // the calls of those legs
+	Legs          []*Leg                 `protobuf:"bytes,7,rep,name=legs,proto3" json:"legs,omitempty"`    // legs not ended yet
+	Calls         []*Call                `protobuf:"bytes,8,rep,name=calls,proto3" json:"calls,omitempty"`  // the calls of those legs
+	Nonce         uint64                 `protobuf:"varint,9,opt,name=nonce,proto3" json:"nonce,omitempty"` // for the fence that follows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -473,6 +520,13 @@ func (x *Inventory) GetCalls() []*Call {
 		return x.Calls
 	}
 	return nil
+}
+
+func (x *Inventory) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 // HeldChannel is an open channel as the recorder holds it.
@@ -1460,6 +1514,7 @@ type WatchResponse struct {
 	Packets       uint64                 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"`                                 // RTP packets received since start, on all channels
 	Talking       uint32                 `protobuf:"varint,6,opt,name=talking,proto3" json:"talking,omitempty"`                                 // channels that got one within the last 200 ms
 	RecordedUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=recorded_until,json=recordedUntil,proto3" json:"recorded_until,omitempty"` // all that arrived before is in the journal, and outlives the process
+	Nonce         uint64                 `protobuf:"varint,8,opt,name=nonce,proto3" json:"nonce,omitempty"`                                     // for orders
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1541,6 +1596,13 @@ func (x *WatchResponse) GetRecordedUntil() *timestamppb.Timestamp {
 		return x.RecordedUntil
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
 }
 
 // Load is what placement and operators look at.
@@ -1752,28 +1814,36 @@ var File_tandem_v1_recorder_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\n" +
-	"\x18tandem/v1/recorder.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15tandem/v1/types.proto\"m\n" +
+	"\x18tandem/v1/recorder.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15tandem/v1/types.proto\"\xb9\x01\n" +
 	"\x05Order\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x14\n" +
 	"\x05group\x18\x03 \x01(\tR\x05group\x12\x1c\n" +
-	"\tsecondary\x18\x04 \x01(\bR\tsecondary\"\xd5\x01\n" +
+	"\tsecondary\x18\x04 \x01(\bR\tsecondary\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05nonce\x18\x06 \x01(\x04R\x05nonce\x12\x18\n" +
+	"\aprofile\x18\a \x01(\tR\aprofile\"\xc6\x02\n" +
 	"\aRefusal\x121\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x19.tandem.v1.Refusal.ReasonR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\tR\x06holder\"i\n" +
+	"\x06holder\x18\x03 \x01(\tR\x06holder\x12\x14\n" +
+	"\x05nonce\x18\x04 \x01(\x04R\x05nonce\"\xc3\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_STALE_EPOCH\x10\x01\x12\x16\n" +
 	"\x12REASON_WRONG_GROUP\x10\x02\x12\x17\n" +
-	"\x13REASON_WRONG_HOLDER\x10\x03\"\x12\n" +
+	"\x13REASON_WRONG_HOLDER\x10\x03\x12\x14\n" +
+	"\x10REASON_NOT_FRESH\x10\x04\x12\x13\n" +
+	"\x0fREASON_NO_LEASE\x10\x05\x12\x13\n" +
+	"\x0fREASON_REPEATED\x10\x06\x12\x18\n" +
+	"\x14REASON_WRONG_PROFILE\x10\a\"\x12\n" +
 	"\x10InventoryRequest\"G\n" +
 	"\x11InventoryResponse\x122\n" +
 	"\tinventory\x18\x01 \x01(\v2\x14.tandem.v1.InventoryR\tinventory\"6\n" +
 	"\fFenceRequest\x12&\n" +
 	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\"C\n" +
 	"\rFenceResponse\x122\n" +
-	"\tinventory\x18\x01 \x01(\v2\x14.tandem.v1.InventoryR\tinventory\"\x83\x02\n" +
+	"\tinventory\x18\x01 \x01(\v2\x14.tandem.v1.InventoryR\tinventory\"\x99\x02\n" +
 	"\tInventory\x12\x1a\n" +
 	"\brecorder\x18\x01 \x01(\tR\brecorder\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x14\n" +
@@ -1782,7 +1852,8 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\aboot_id\x18\x05 \x01(\tR\x06bootId\x122\n" +
 	"\bchannels\x18\x06 \x03(\v2\x16.tandem.v1.HeldChannelR\bchannels\x12\"\n" +
 	"\x04legs\x18\a \x03(\v2\x0e.tandem.v1.LegR\x04legs\x12%\n" +
-	"\x05calls\x18\b \x03(\v2\x0f.tandem.v1.CallR\x05calls\"\xae\x03\n" +
+	"\x05calls\x18\b \x03(\v2\x0f.tandem.v1.CallR\x05calls\x12\x14\n" +
+	"\x05nonce\x18\t \x01(\x04R\x05nonce\"\xae\x03\n" +
 	"\vHeldChannel\x12,\n" +
 	"\achannel\x18\x01 \x01(\v2\x12.tandem.v1.ChannelR\achannel\x12/\n" +
 	"\bendpoint\x18\x02 \x01(\v2\x13.tandem.v1.EndpointR\bendpoint\x12&\n" +
@@ -1846,7 +1917,7 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\rDrainResponse\"@\n" +
 	"\fWatchRequest\x12\x1a\n" +
 	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x14\n" +
-	"\x05group\x18\x02 \x01(\tR\x05group\"\xf6\x01\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\"\x8c\x02\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12#\n" +
 	"\x04load\x18\x02 \x01(\v2\x0f.tandem.v1.LoadR\x04load\x12\x14\n" +
@@ -1854,7 +1925,8 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12\x18\n" +
 	"\apackets\x18\x05 \x01(\x04R\apackets\x12\x18\n" +
 	"\atalking\x18\x06 \x01(\rR\atalking\x12A\n" +
-	"\x0erecorded_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rrecordedUntil\"\xd9\x05\n" +
+	"\x0erecorded_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rrecordedUntil\x12\x14\n" +
+	"\x05nonce\x18\b \x01(\x04R\x05nonce\"\xd9\x05\n" +
 	"\x04Load\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +

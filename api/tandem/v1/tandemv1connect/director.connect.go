@@ -50,6 +50,14 @@ const (
 	// DirectorServiceRebalanceProcedure is the fully-qualified name of the DirectorService's Rebalance
 	// RPC.
 	DirectorServiceRebalanceProcedure = "/tandem.v1.DirectorService/Rebalance"
+	// DirectorServiceCampaignProcedure is the fully-qualified name of the DirectorService's Campaign
+	// RPC.
+	DirectorServiceCampaignProcedure = "/tandem.v1.DirectorService/Campaign"
+	// DirectorServiceFailoverProcedure is the fully-qualified name of the DirectorService's Failover
+	// RPC.
+	DirectorServiceFailoverProcedure = "/tandem.v1.DirectorService/Failover"
+	// DirectorServiceHistoryProcedure is the fully-qualified name of the DirectorService's History RPC.
+	DirectorServiceHistoryProcedure = "/tandem.v1.DirectorService/History"
 )
 
 // DirectorServiceClient is a client for the tandem.v1.DirectorService service.
@@ -64,6 +72,13 @@ type DirectorServiceClient interface {
 	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
 	// Rebalance moves turrets, idle ones first, until recorders of equal priority are evenly filled.
 	Rebalance(context.Context, *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error)
+	// Campaign has a passive director seek authority, as its watchdog or an operator wants. It answers at once; the voters decide.
+	Campaign(context.Context, *connect.Request[v1.CampaignRequest]) (*connect.Response[v1.CampaignResponse], error)
+	// Failover has the active director hand over to the other one, or to itself when it is not active but the other is
+	// gone. It answers when that is done, or with FAILED_PRECONDITION and who refused. Nothing is dialled again.
+	Failover(context.Context, *connect.Request[v1.FailoverRequest]) (*connect.Response[v1.FailoverResponse], error)
+	// History lists this director's changes of role, oldest first.
+	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
 }
 
 // NewDirectorServiceClient constructs a client for the tandem.v1.DirectorService service. By
@@ -113,6 +128,24 @@ func NewDirectorServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(directorServiceMethods.ByName("Rebalance")),
 			connect.WithClientOptions(opts...),
 		),
+		campaign: connect.NewClient[v1.CampaignRequest, v1.CampaignResponse](
+			httpClient,
+			baseURL+DirectorServiceCampaignProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Campaign")),
+			connect.WithClientOptions(opts...),
+		),
+		failover: connect.NewClient[v1.FailoverRequest, v1.FailoverResponse](
+			httpClient,
+			baseURL+DirectorServiceFailoverProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("Failover")),
+			connect.WithClientOptions(opts...),
+		),
+		history: connect.NewClient[v1.HistoryRequest, v1.HistoryResponse](
+			httpClient,
+			baseURL+DirectorServiceHistoryProcedure,
+			connect.WithSchema(directorServiceMethods.ByName("History")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -124,6 +157,9 @@ type directorServiceClient struct {
 	drain             *connect.Client[v1.DirectorServiceDrainRequest, v1.DirectorServiceDrainResponse]
 	move              *connect.Client[v1.MoveRequest, v1.MoveResponse]
 	rebalance         *connect.Client[v1.RebalanceRequest, v1.RebalanceResponse]
+	campaign          *connect.Client[v1.CampaignRequest, v1.CampaignResponse]
+	failover          *connect.Client[v1.FailoverRequest, v1.FailoverResponse]
+	history           *connect.Client[v1.HistoryRequest, v1.HistoryResponse]
 }
 
 // Status calls tandem.v1.DirectorService.Status.
@@ -156,6 +192,21 @@ func (c *directorServiceClient) Rebalance(ctx context.Context, req *connect.Requ
 	return c.rebalance.CallUnary(ctx, req)
 }
 
+// Campaign calls tandem.v1.DirectorService.Campaign.
+func (c *directorServiceClient) Campaign(ctx context.Context, req *connect.Request[v1.CampaignRequest]) (*connect.Response[v1.CampaignResponse], error) {
+	return c.campaign.CallUnary(ctx, req)
+}
+
+// Failover calls tandem.v1.DirectorService.Failover.
+func (c *directorServiceClient) Failover(ctx context.Context, req *connect.Request[v1.FailoverRequest]) (*connect.Response[v1.FailoverResponse], error) {
+	return c.failover.CallUnary(ctx, req)
+}
+
+// History calls tandem.v1.DirectorService.History.
+func (c *directorServiceClient) History(ctx context.Context, req *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error) {
+	return c.history.CallUnary(ctx, req)
+}
+
 // DirectorServiceHandler is an implementation of the tandem.v1.DirectorService service.
 type DirectorServiceHandler interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
@@ -168,6 +219,13 @@ type DirectorServiceHandler interface {
 	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
 	// Rebalance moves turrets, idle ones first, until recorders of equal priority are evenly filled.
 	Rebalance(context.Context, *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error)
+	// Campaign has a passive director seek authority, as its watchdog or an operator wants. It answers at once; the voters decide.
+	Campaign(context.Context, *connect.Request[v1.CampaignRequest]) (*connect.Response[v1.CampaignResponse], error)
+	// Failover has the active director hand over to the other one, or to itself when it is not active but the other is
+	// gone. It answers when that is done, or with FAILED_PRECONDITION and who refused. Nothing is dialled again.
+	Failover(context.Context, *connect.Request[v1.FailoverRequest]) (*connect.Response[v1.FailoverResponse], error)
+	// History lists this director's changes of role, oldest first.
+	History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error)
 }
 
 // NewDirectorServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -213,6 +271,24 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 		connect.WithSchema(directorServiceMethods.ByName("Rebalance")),
 		connect.WithHandlerOptions(opts...),
 	)
+	directorServiceCampaignHandler := connect.NewUnaryHandler(
+		DirectorServiceCampaignProcedure,
+		svc.Campaign,
+		connect.WithSchema(directorServiceMethods.ByName("Campaign")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceFailoverHandler := connect.NewUnaryHandler(
+		DirectorServiceFailoverProcedure,
+		svc.Failover,
+		connect.WithSchema(directorServiceMethods.ByName("Failover")),
+		connect.WithHandlerOptions(opts...),
+	)
+	directorServiceHistoryHandler := connect.NewUnaryHandler(
+		DirectorServiceHistoryProcedure,
+		svc.History,
+		connect.WithSchema(directorServiceMethods.ByName("History")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tandem.v1.DirectorService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DirectorServiceStatusProcedure:
@@ -227,6 +303,12 @@ func NewDirectorServiceHandler(svc DirectorServiceHandler, opts ...connect.Handl
 			directorServiceMoveHandler.ServeHTTP(w, r)
 		case DirectorServiceRebalanceProcedure:
 			directorServiceRebalanceHandler.ServeHTTP(w, r)
+		case DirectorServiceCampaignProcedure:
+			directorServiceCampaignHandler.ServeHTTP(w, r)
+		case DirectorServiceFailoverProcedure:
+			directorServiceFailoverHandler.ServeHTTP(w, r)
+		case DirectorServiceHistoryProcedure:
+			directorServiceHistoryHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -258,4 +340,16 @@ func (UnimplementedDirectorServiceHandler) Move(context.Context, *connect.Reques
 
 func (UnimplementedDirectorServiceHandler) Rebalance(context.Context, *connect.Request[v1.RebalanceRequest]) (*connect.Response[v1.RebalanceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Rebalance is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Campaign(context.Context, *connect.Request[v1.CampaignRequest]) (*connect.Response[v1.CampaignResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Campaign is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) Failover(context.Context, *connect.Request[v1.FailoverRequest]) (*connect.Response[v1.FailoverResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.Failover is not implemented"))
+}
+
+func (UnimplementedDirectorServiceHandler) History(context.Context, *connect.Request[v1.HistoryRequest]) (*connect.Response[v1.HistoryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.DirectorService.History is not implemented"))
 }
