@@ -11,6 +11,7 @@ import (
 	"tandem/director/placement"
 	"tandem/internal/call"
 	"tandem/internal/config"
+	"tandem/internal/pair"
 )
 
 // Config is director.toml; etc/director.toml says what each key means.
@@ -20,12 +21,14 @@ type Config struct {
 	Secondary       bool             `toml:"secondary"`
 	Site            string           `toml:"site"`
 	Control         string           `toml:"control"`
+	Monitor         string           `toml:"monitor"`
 	InsecureControl bool             `toml:"insecure_control"` // Control may be an address that other machines reach
 	Metrics         string           `toml:"metrics"`
 	Nice            int              `toml:"nice"`
 	RecorderTimeout config.Duration  `toml:"recorder_timeout"`
 	Recorders       []RecorderConfig `toml:"recorder"`
 	Placement       PlacementConfig  `toml:"placement"`
+	Failover        pair.Config      `toml:"failover"`
 	Provider        ProviderConfig   `toml:"provider"`
 }
 
@@ -67,6 +70,7 @@ func DefaultConfig() Config {
 		Group:           "primary",
 		Site:            "site",
 		Control:         "127.0.0.1:7401",
+		Monitor:         "127.0.0.1:10031",
 		Metrics:         "127.0.0.1:9401",
 		Nice:            -10,
 		RecorderTimeout: config.Duration(500 * time.Millisecond),
@@ -78,6 +82,7 @@ func DefaultConfig() Config {
 			DiskReserve:       5,
 			SlowStart:         config.Duration(time.Minute),
 		},
+		Failover: pair.DefaultConfig(),
 		Provider: ProviderConfig{Unigy: UnigyConfig{
 			Servers:     []string{"127.0.0.1:6500"},
 			User:        "recorder",
@@ -111,6 +116,8 @@ func (c Config) Validate() []config.Fault {
 	check.Between("placement.disk_write_limit", p.DiskWriteLimit, config.Duration(time.Millisecond), config.Duration(10*time.Second))
 	check.That(p.DiskReserve >= 0 && p.DiskReserve < 50, "placement.disk_reserve", "%v: want 0 to 50", p.DiskReserve)
 	check.Between("placement.slow_start", p.SlowStart, 0, config.Duration(time.Hour))
+	check.Addr("monitor", c.Monitor)
+	c.Failover.Check(&check, "failover")
 	c.Provider.Unigy.check(&check)
 	return check.Faults
 }

@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"internal/daemon":      tools,
 	"internal/durable":     tools,
 	"internal/monitor":     tools,
+	"internal/pair":        tools,
 	"internal/voter":       tools,
 	"internal/local":       tools,
 	"internal/rpc":         tools,
