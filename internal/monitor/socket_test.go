@@ -161,6 +161,7 @@ func TestStuckLoopLooksDead(t *testing.T) {
 		}
 	}
 	f.until(t, busy, 1)
+	until(t, "asked", func() bool { return f.asked.Load() > 0 })
 	if n := f.asked.Load(); n != 1 {
 		t.Errorf("asked %d times at once", n)
 	}
