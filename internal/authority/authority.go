@@ -86,6 +86,9 @@ func (t Timing) Check() error {
 	if earliest, latest := t.Margin(); earliest < latest {
 		return fmt.Errorf("a new holder may act after %v, an order of the old one is obeyed until %v", earliest, latest)
 	}
+	if t.G < t.Gate {
+		return fmt.Errorf("a new holder waits %v, an order of one that gave way may be written %v after its check", t.G, t.Gate)
+	}
 	if t.LD < 4*t.H {
 		return fmt.Errorf("a lease of %v does not outlast four rounds of %v", t.LD, t.H)
 	}

@@ -205,7 +205,9 @@ func (d Director) forget() Director {
 
 // age lets pass what time ends by itself, before anything else is looked at.
 func (d Director) age(c Config, now Instant) Director {
-	if d.Phase == Boot && now.Sub(d.Since) >= c.LV {
+	// Until then what it may have promised before has lapsed, and the last
+	// fence of whoever it promised that to has arrived or died.
+	if d.Phase == Boot && now.Sub(d.Since) >= c.LV+c.G {
 		d = d.enter(Passive, now)
 	}
 	if d.Phase.Holds() {
@@ -225,9 +227,9 @@ func (d Director) settle(c Config, now Instant) Director {
 	switch {
 	case !d.Phase.seeks() || d.Able && now < d.Until:
 		return d
-	case d.Able && d.Without == Forced:
+	case d.Able && d.Without == Forced && d.called(c, now):
 		return d.assume(c, Forced, now)
-	case d.Phase == Candidate && (!d.Able || now.Sub(d.Asked) >= c.LV+c.LD || d.hopeless(c)):
+	case d.Phase == Candidate && (!d.Able || !d.called(c, now) || d.hopeless(c)):
 		return d.forget().enter(Passive, now)
 	case !d.Able:
 		return d
@@ -238,6 +240,9 @@ func (d Director) settle(c Config, now Instant) Director {
 	}
 	return d
 }
+
+// called reports whether somebody has called for this director lately.
+func (d Director) called(c Config, now Instant) bool { return now.Sub(d.Asked) < c.LV+c.LD }
 
 // hopeless reports whether so many voters hold another's live lease that no
 // majority is left. Whoever wants us in charge may ask again.
@@ -326,7 +331,7 @@ func (d Director) resign(c Config, now Instant) (Director, []Send) {
 	for n := range c.Voters {
 		sends = append(sends, Send{To(n), end})
 	}
-	d.Until = now.Add(c.LV) // whoever it is for has its chance
+	d.Promised, d.Until = 0, now.Add(c.LV) // whoever it is for has its chance, and nobody gives that back
 	return d.forget().enter(Passive, now), append(sends, Send{Rival, end})
 }
 
@@ -348,7 +353,7 @@ func (d Director) said(c Config, in Said, now Instant) (Director, []Send) {
 		d.Heard = max(d.Heard, in.Round)
 		if in.Yes && d.wants(in.Message) {
 			d.Promise = max(d.Promise, in.Round)
-			d = d.succeed(c, now)
+			d = d.proven(c, now)
 		}
 	case in.Kind == Ballot && in.From >= 0 && int(in.From) < c.Voters:
 		return d.ballot(c, int(in.From), in.Message, now)
@@ -381,9 +386,10 @@ func (d Director) wants(m Message) bool {
 }
 
 // answer meets the rival's question. A promise is given only by one that is
-// passive and knows of no higher epoch than it promises for.
+// passive, for F at least so that no order it gave before is under way, and
+// that knows of no higher epoch than it promises for.
 func (d Director) answer(c Config, m Message, now Instant) (Director, []Send) {
-	promises := m.Asked != 0 && d.Phase == Passive && m.Asked >= d.Seen && m.Asked.Side() != c.Side
+	promises := d.Phase == Passive && now.Sub(d.Since) >= c.F && m.Asked != 0 && m.Asked >= d.Seen && m.Asked.Side() != c.Side
 	if promises {
 		d.Promised, d.Until = m.Asked, now.Add(c.LV)
 		d.Seen = max(d.Seen, m.Asked)
@@ -394,15 +400,15 @@ func (d Director) answer(c Config, m Message, now Instant) (Director, []Send) {
 // ballot takes in a voter's answer. The one that makes a majority of those
 // that would grant is not waited on for the next round.
 func (d Director) ballot(c Config, voter int, m Message, now Instant) (Director, []Send) {
-	d.Nonces[voter] = m.Nonce
-	d.Polled[voter] = max(d.Polled[voter], m.Round)
-	d.Free[voter] = 0
-	if m.Remaining == 0 || m.Epoch.Side() == c.Side {
-		d.Free[voter] = m.Round
+	if m.Round >= d.Polled[voter] { // one that was overtaken says nothing new of the voter
+		d.Polled[voter], d.Nonces[voter], d.Free[voter] = m.Round, m.Nonce, 0
+		if m.Remaining == 0 || m.Epoch.Side() == c.Side {
+			d.Free[voter] = m.Round
+		}
 	}
 	if m.Yes && d.wants(m) {
 		d.Acks[voter] = max(d.Acks[voter], m.Round)
-		return d.succeed(c, now), nil
+		return d.proven(c, now), nil
 	}
 	if d.Phase.seeks() && d.Epoch == 0 {
 		if d = d.settle(c, now); d.Epoch != 0 {
@@ -412,10 +418,14 @@ func (d Director) ballot(c Config, voter int, m Message, now Instant) (Director,
 	return d, nil
 }
 
-// succeed makes a holder of one whose proof has come.
-func (d Director) succeed(c Config, now Instant) Director {
-	proof := max(c.lease(d.majorityRound(c, d.Acks)), c.lease(d.Promise))
-	if !d.Phase.seeks() || now >= proof || now < d.Until {
+// proven makes a holder of one whose proof has come. Whoever had authority
+// without proof has it with proof from now on, and may lose it.
+func (d Director) proven(c Config, now Instant) Director {
+	if proof := max(c.lease(d.majorityRound(c, d.Acks)), c.lease(d.Promise)); now >= proof {
+		return d
+	}
+	d.Without = None
+	if !d.Phase.seeks() || now < d.Until {
 		return d
 	}
 	return d.activate(c, now)

@@ -39,8 +39,13 @@ func (v Voter) Nonce(t Timing, now Instant) uint64 {
 // Fresh reports whether a nonce was issued less than F ago, by this very
 // process.
 func (v Voter) Fresh(t Timing, nonce uint64, now Instant) bool {
-	newest := v.Nonce(t, now)
-	return nonce <= newest && newest-nonce < uint64(t.F/slot(t))
+	return v.issued(t, nonce, t.F, now)
+}
+
+// issued reports whether a nonce was issued less than a while ago. One that
+// never was is, modulo 2^64, too old.
+func (v Voter) issued(t Timing, nonce uint64, within time.Duration, now Instant) bool {
+	return v.Nonce(t, now)-nonce < uint64(within/slot(t))
 }
 
 // Step takes a director's question and gives the answer. If Epoch has changed
@@ -60,7 +65,8 @@ func (v Voter) Step(t Timing, m Message, now Instant) (Voter, Message) {
 }
 
 // grants decides on a lease: never behind the epoch kept, never over
-// another's live lease, never for a question that is too old.
+// another's live lease, never for a question that is too old: it repeats the
+// nonce of the round before, so it may be older than an order by one round.
 func (v Voter) grants(t Timing, m Message, now Instant) bool {
 	switch {
 	case m.Epoch < v.Epoch || m.Epoch == 0:
@@ -68,7 +74,7 @@ func (v Voter) grants(t Timing, m Message, now Instant) bool {
 	case v.Live(now) && m.Epoch.Side() != v.Epoch.Side(), now < v.Mute:
 		return false
 	}
-	return v.Fresh(t, m.Nonce, now)
+	return v.issued(t, m.Nonce, t.H+t.F, now)
 }
 
 func (v Voter) follow(e Epoch) Voter {
