@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -55,12 +56,18 @@ func (f *floor) raise(now time.Time) {
 
 // wrong lists what is wrong at this instant.
 func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
-	all := make(map[alarmKey]*alarm)
+	all := maps.Clone(f.worries)
+	if all == nil {
+		all = make(map[alarmKey]*alarm)
+	}
 	add := func(what, object, severity string, since time.Time, format string, args ...any) {
 		all[alarmKey{what, object}] = &alarm{severity, since, fmt.Sprintf(format, args...)}
 	}
-	if l := f.link; !l.up && f.epoch != 0 && now.Sub(l.since) >= linkGrace {
+	if l := f.link; !l.up && (f.epoch != 0 || f.pair != nil) && now.Sub(l.since) >= linkGrace {
 		add("cti_down", "switch", warning, l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
+	}
+	if f.stance == listening && f.pair != nil {
+		return all // the rest is the active one's to know
 	}
 	for _, r := range f.recorders {
 		switch r.state {

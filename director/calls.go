@@ -356,6 +356,11 @@ func (f *floor) adoptLeg(r *recorder, p *tandemv1.Leg, now time.Time) {
 		return
 	}
 	l := legOf(p)
+	if mine := f.current[l.ID]; mine != nil && len(mine.told) == 0 && mine.sameAs(l) {
+		f.rename(mine, l)
+		f.tell(r, mine)
+		return
+	}
 	l.told = append(l.told, r.name)
 	c := f.calls[l.Call]
 	if c == nil {
@@ -384,6 +389,28 @@ func (f *floor) adoptLeg(r *recorder, p *tandemv1.Leg, now time.Time) {
 		l.interval = max(last.interval, l.interval)
 		f.current[l.ID] = l
 	}
+}
+
+// sameAs reports whether both are one interval, whatever number it has: a
+// director that began to listen when the leg had moved already counts from there.
+func (l *leg) sameAs(o *leg) bool {
+	return l.Session == o.Session && l.Source == o.Source && slices.Equal(l.channels, o.channels)
+}
+
+// rename gives an interval the number by which recorders know it.
+func (f *floor) rename(l, known *leg) {
+	c := f.calls[l.Call]
+	delete(f.legs, l.record)
+	delete(f.homeless, l.record)
+	delete(c.legs, l.record)
+	for _, id := range l.channels {
+		if ch := f.channels[id]; ch != nil {
+			delete(ch.legs, l.record)
+			ch.legs[known.record] = l
+		}
+	}
+	l.record, l.interval, l.start, l.accuracy = known.record, known.interval, known.start, known.accuracy
+	f.legs[l.record], c.legs[l.record] = l, l
 }
 
 func legOf(p *tandemv1.Leg) *leg {

@@ -155,6 +155,14 @@ func (u UnigyConfig) check(check *config.Check) {
 	check.That(u.AttachRate >= 1 && u.AttachRate <= 100_000, at+"attach_rate", "%d: want 1 to 100000", u.AttachRate)
 }
 
+// pair is the configuration of a director that has a peer, else nil.
+func (c Config) pair() *pair.Config {
+	if c.Failover.Alone() {
+		return nil
+	}
+	return &c.Failover
+}
+
 // copy is the duplicate of each mix that this director's group records.
 func (c Config) copy() call.Copy {
 	if c.Secondary {

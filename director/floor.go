@@ -14,6 +14,7 @@ import (
 	"tandem/director/provider"
 	"tandem/internal/call"
 	"tandem/internal/media"
+	"tandem/internal/pair"
 )
 
 const (
@@ -45,7 +46,11 @@ type floor struct {
 	group       string
 	orphanGrace time.Duration
 	limits      placement.Limits
-	epoch       uint64 // 0: not active yet
+	pair        *pair.Config // nil: it stands alone
+	stance      stance
+	epoch       uint64    // 0: none yet
+	enthroned   time.Time // when this epoch began
+	safe        bool      // no order of another epoch can arrive any more
 	started     time.Time
 
 	link      linkState
@@ -59,11 +64,22 @@ type floor struct {
 	recorders map[call.RecorderName]*recorder
 	unplaced  map[call.SessionID]bool
 	alarms    map[alarmKey]*alarm
-	complaint map[string]bool // told once
+	worries   map[alarmKey]*alarm // what is wrong outside the floor
+	complaint map[string]bool     // told once
 
 	out []action
 	log *slog.Logger
 }
+
+// stance is what the floor does about what it knows.
+type stance int
+
+const (
+	listening stance = iota // hears the switch and the recorders, and orders nothing
+	fencing                 // has authority, and learns what the recorders hold
+	leading                 // acts
+	finishing               // ends what it has begun, and begins nothing
+)
 
 type linkState struct {
 	up        bool // login done
@@ -144,7 +160,7 @@ func (fence) action()  {}
 
 func newFloor(cfg Config, now time.Time, log *slog.Logger) *floor {
 	f := &floor{
-		name: cfg.Name, group: cfg.Group, orphanGrace: cfg.Provider.Unigy.OrphanGrace.Std(), limits: cfg.limits(), started: now,
+		name: cfg.Name, group: cfg.Group, pair: cfg.pair(), orphanGrace: cfg.Provider.Unigy.OrphanGrace.Std(), limits: cfg.limits(), started: now,
 		link:     linkState{since: now, blindFrom: now},
 		sessions: make(map[call.SessionID]*session), channels: make(map[call.ChannelID]*channel),
 		calls: make(map[call.CallID]*conversation), legs: make(map[string]*leg), current: make(map[call.LegID]*leg),
@@ -222,12 +238,14 @@ func (f *floor) apply(now time.Time, event provider.Event) {
 
 // tick does what has become due: placements, dials, orphans.
 func (f *floor) tick(now time.Time) {
+	f.lead(now)
 	f.placeDue(now)
 	for _, ch := range f.channels {
 		f.pursue(now, ch)
 		f.letGo(now, ch)
 	}
 	f.endOrphans(now)
+	f.overlook(now)
 	f.houseLegs()
 	f.raise(now)
 }
@@ -392,7 +410,7 @@ func (f *floor) remove(ch *channel, cause string) {
 func (f *floor) pursue(now time.Time, ch *channel) {
 	r := f.recorders[ch.recorder]
 	switch {
-	case f.epoch == 0 || ch.taken || ch.adopting || !ch.available && ch.attached.IsZero():
+	case f.stance != leading || ch.taken || ch.adopting || !ch.available && ch.attached.IsZero():
 	case r == nil:
 		f.askPlace(now, ch)
 	case !r.up():

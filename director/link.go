@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -32,18 +33,21 @@ const (
 // link is the connection to one recorder: it asks what the recorder holds,
 // fences it, watches it, and carries the loop's batches to it one by one.
 type link struct {
-	name      call.RecorderName
-	client    tandemv1connect.RecorderServiceClient
-	http      *http.Client // under client; nobody else's, so that its connections can be given up
-	authority *authority
-	group     string
-	timeout   time.Duration // silence after which the recorder is lost
-	loop      *loop
-	failures  *prometheus.CounterVec // by recorder and call
-	log       *slog.Logger
+	name     call.RecorderName
+	client   tandemv1connect.RecorderServiceClient
+	http     *http.Client // under client; nobody else's, so that its connections can be given up
+	right    *right
+	group    string
+	timeout  time.Duration // silence after which the recorder is lost
+	loop     *loop
+	failures *prometheus.CounterVec // by recorder and call
+	log      *slog.Logger
 
-	heard   time.Time     // the recorder last said anything; owned by run
-	until   time.Time     // up to then it has written what it heard, as it last said; owned by run
+	heard    time.Time     // the recorder last said anything; owned by run
+	until    time.Time     // up to then it has written what it heard, as it last said; owned by run
+	sequence atomic.Uint64 // of the last order
+	nonce    atomic.Uint64 // the recorder's newest, as far as it is known
+
 	fences  chan struct{} // holds a token while a fence is asked for
 	batches chan *batch
 }
@@ -52,7 +56,7 @@ func newLink(cfg RecorderConfig, director Config, l *loop, failures *prometheus.
 	client := rpc.NewClient()
 	return &link{
 		name: call.RecorderName(cfg.Name), http: client, client: tandemv1connect.NewRecorderServiceClient(client, "http://"+cfg.Address, connect.WithGRPC()),
-		authority: l.authority, group: director.Group, timeout: director.RecorderTimeout.Std(), loop: l, failures: failures, log: log,
+		right: l.right, group: director.Group, timeout: director.RecorderTimeout.Std(), loop: l, failures: failures, log: log,
 		fences: make(chan struct{}, 1), batches: make(chan *batch, 1),
 	}
 }
@@ -66,7 +70,10 @@ func (l *link) fence() {
 }
 
 // refusal is a recorder's answer to an order it does not obey.
-type refusal struct{ text string }
+type refusal struct {
+	text string
+	*tandemv1.Refusal
+}
 
 func (r *refusal) Error() string { return r.text }
 
@@ -150,14 +157,17 @@ func (l *link) session(ctx context.Context, patience time.Duration) error {
 	default:
 	}
 	l.heard, l.until = time.Now(), time.Time{}
+	l.nonce.Store(inv.GetNonce())
 	l.loop.post(func(now time.Time, f *floor) { f.recorderHeard(now, l.name, inv) })
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-l.fences:
-	}
-	if err := l.claim(ctx); err != nil {
-		return err
+	if l.loop.outranked == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.fences:
+		}
+		if err := l.claim(ctx); err != nil {
+			return err
+		}
 	}
 	sending := make(chan struct{})
 	go func() {
@@ -184,16 +194,60 @@ func (l *link) inventory(ctx context.Context, patience time.Duration) (*tandemv1
 func (l *link) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	order, err := l.authority.order()
-	if err != nil {
+	return l.ordered(ctx, "fence", true, func(order *tandemv1.Order) error {
+		res, err := l.client.Fence(ctx, connect.NewRequest(&tandemv1.FenceRequest{Order: order}))
+		if err != nil {
+			return err
+		}
+		l.loop.post(func(now time.Time, f *floor) { f.recorderFenced(now, l.name, order.GetEpoch(), res.Msg.GetInventory()) })
+		return nil
+	})
+}
+
+// freshTries is how often an order is given that comes too late on its way: each
+// time with what the recorder has just said is fresh.
+const freshTries = 4
+
+// ordered gives one order under the authority of its instant, which is looked
+// at right before it is written.
+func (l *link) ordered(ctx context.Context, name string, fence bool, give func(*tandemv1.Order) error) error {
+	for try := 1; ; try++ {
+		order, err := l.right.order(fence)
+		if err != nil {
+			return err
+		}
+		if order.GetProfile() != "" {
+			order.Sequence, order.Nonce = l.sequence.Add(1), l.nonce.Load()
+		}
+		err = l.failed(name, give(order))
+		var no *refusal
+		if !errors.As(err, &no) {
+			return err
+		}
+		switch no.GetReason() {
+		case tandemv1.Refusal_REASON_NOT_FRESH, tandemv1.Refusal_REASON_REPEATED:
+			l.nonce.Store(no.GetNonce())
+			if try < freshTries {
+				continue
+			}
+			return fmt.Errorf("%s: %s", name, no.text)
+		case tandemv1.Refusal_REASON_STALE_EPOCH:
+			l.overtaken(no.GetEpoch())
+		case tandemv1.Refusal_REASON_NO_LEASE:
+			if err := l.claim(ctx); err != nil || try == freshTries {
+				return fmt.Errorf("%s: %s", name, no.text)
+			}
+			continue
+		}
 		return err
 	}
-	res, err := l.client.Fence(ctx, connect.NewRequest(&tandemv1.FenceRequest{Order: order}))
-	if err != nil {
-		return l.failed("fence", err)
+}
+
+// overtaken tells of a director with a newer epoch.
+func (l *link) overtaken(epoch uint64) {
+	if l.loop.outranked != nil {
+		l.loop.outranked(epoch)
 	}
-	l.loop.post(func(now time.Time, f *floor) { f.recorderFenced(now, l.name, res.Msg.GetInventory()) })
-	return nil
 }
 
 // watch follows the recorder's heartbeats until they stop. On a busy machine
@@ -218,7 +272,7 @@ func (l *link) watch(ctx context.Context) error {
 				return err
 			}
 		case <-l.fences:
-			if err := l.claim(ctx); err != nil {
+			if err := l.claim(ctx); err != nil && !errors.Is(err, errNoAuthority) {
 				return err
 			}
 		case err := <-ended:
@@ -238,7 +292,7 @@ func (l *link) watch(ctx context.Context) error {
 }
 
 func (l *link) receive(ctx context.Context, received chan<- *tandemv1.WatchResponse) error {
-	stream, err := l.client.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: l.authority.director, Group: l.group}))
+	stream, err := l.client.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: l.right.director, Group: l.group}))
 	if err != nil {
 		return l.failed("watch", err)
 	}
@@ -262,8 +316,10 @@ func (l *link) receive(ctx context.Context, received chan<- *tandemv1.WatchRespo
 // heartbeat takes in one message of the watch. A newer epoch than ours means
 // that another director has the recorder now.
 func (l *link) heartbeat(m *tandemv1.WatchResponse) error {
-	if ours := l.authority.epoch.Load(); m.GetEpoch() > ours {
-		return &refusal{fmt.Sprintf("it obeys epoch %d, ours is %d", m.GetEpoch(), ours)}
+	l.nonce.Store(m.GetNonce())
+	if ours := l.right.epoch(); m.GetEpoch() > ours && (ours != 0 || l.loop.outranked == nil) {
+		l.overtaken(m.GetEpoch())
+		return &refusal{text: fmt.Sprintf("it obeys epoch %d, ours is %d", m.GetEpoch(), ours)}
 	}
 	if m.GetRecordedUntil() != nil {
 		l.until = m.GetRecordedUntil().AsTime()
@@ -302,12 +358,21 @@ func (l *link) send(ctx context.Context, end context.CancelCauseFunc) {
 func (l *link) carry(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeout(ctx, orderWait)
 	defer cancel()
-	for _, part := range []func(context.Context, *batch, *tandemv1.Order) error{l.drain, l.closeChannels, l.openChannels, l.updateChannels, l.putRecords} {
-		order, err := l.authority.order()
-		if err != nil {
-			return err
+	for _, part := range []struct {
+		name string
+		give func(context.Context, *batch, *tandemv1.Order) error
+		has  bool
+	}{
+		{"drain", l.drain, b.drain != nil},
+		{"close_channels", l.closeChannels, b.closing != nil},
+		{"open_channels", l.openChannels, b.opening != nil},
+		{"update_channels", l.updateChannels, b.updating != nil},
+		{"put_records", l.putRecords, b.records != nil},
+	} {
+		if !part.has {
+			continue
 		}
-		if err := part(ctx, b, order); err != nil {
+		if err := l.ordered(ctx, part.name, false, func(order *tandemv1.Order) error { return part.give(ctx, b, order) }); err != nil {
 			return err
 		}
 	}
@@ -315,52 +380,37 @@ func (l *link) carry(ctx context.Context, b *batch) error {
 }
 
 func (l *link) drain(ctx context.Context, b *batch, order *tandemv1.Order) error {
-	if b.drain == nil {
-		return nil
-	}
 	b.drain.Order = order
 	_, err := l.client.Drain(ctx, connect.NewRequest(b.drain))
-	return l.failed("drain", err)
+	return err
 }
 
 func (l *link) closeChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {
-	if b.closing == nil {
-		return nil
-	}
 	b.closing.Order = order
 	_, err := l.client.CloseChannels(ctx, connect.NewRequest(b.closing))
-	return l.failed("close_channels", err)
+	return err
 }
 
 func (l *link) openChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {
-	if b.opening == nil {
-		return nil
-	}
 	b.opening.Order = order
 	res, err := l.client.OpenChannels(ctx, connect.NewRequest(b.opening))
 	if err != nil {
-		return l.failed("open_channels", err)
+		return err
 	}
 	l.loop.post(func(now time.Time, f *floor) { f.batchOpened(now, f.recorders[l.name], res.Msg.GetChannels()) })
 	return nil
 }
 
 func (l *link) updateChannels(ctx context.Context, b *batch, order *tandemv1.Order) error {
-	if b.updating == nil {
-		return nil
-	}
 	b.updating.Order = order
 	_, err := l.client.UpdateChannels(ctx, connect.NewRequest(b.updating))
-	return l.failed("update_channels", err)
+	return err
 }
 
 func (l *link) putRecords(ctx context.Context, b *batch, order *tandemv1.Order) error {
-	if b.records == nil {
-		return nil
-	}
 	b.records.Order = order
 	_, err := l.client.PutRecords(ctx, connect.NewRequest(b.records))
-	return l.failed("put_records", err)
+	return err
 }
 
 // failed counts a failed call and tells a refusal from a failure.
@@ -370,16 +420,16 @@ func (l *link) failed(name string, err error) error {
 	}
 	l.failures.WithLabelValues(string(l.name), name).Inc()
 	if connect.CodeOf(err) == connect.CodeFailedPrecondition {
-		return &refusal{refusalText(err)}
+		return newRefusal(err)
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// refusalText reads the Refusal detail of an error.
-func refusalText(err error) string {
+// newRefusal reads the Refusal detail of an error.
+func newRefusal(err error) *refusal {
 	var failure *connect.Error
 	if !errors.As(err, &failure) {
-		return err.Error()
+		return &refusal{text: err.Error()}
 	}
 	for _, d := range failure.Details() {
 		value, err := d.Value()
@@ -388,8 +438,8 @@ func refusalText(err error) string {
 		}
 		if r, ok := value.(*tandemv1.Refusal); ok {
 			reason := strings.ToLower(strings.TrimPrefix(r.GetReason().String(), "REASON_"))
-			return fmt.Sprintf("%s: it obeys epoch %d of %q", reason, r.GetEpoch(), r.GetHolder())
+			return &refusal{fmt.Sprintf("%s: it obeys epoch %d of %q", reason, r.GetEpoch(), r.GetHolder()), r}
 		}
 	}
-	return failure.Message()
+	return &refusal{text: failure.Message()}
 }

@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"tandem/director/provider"
@@ -18,17 +19,22 @@ const inboxSize = 1024
 // loop owns the floor: one goroutine changes it, with whatever others send in.
 type loop struct {
 	floor     *floor
-	authority *authority
+	right     *right
 	provider  *unigy.Provider
 	links     map[call.RecorderName]*link
 	inbox     chan func(now time.Time, f *floor)
-	known     chan struct{} // closed once the recorders' inventories are in
-	done      chan struct{} // closed when the loop has ended
+	known     chan struct{}                           // closed once the recorders' inventories are in
+	done      chan struct{}                           // closed when the loop has ended
+	outranked func(epoch uint64)                      // a recorder follows a newer director; nil: this one stands alone
+	worries   func(now time.Time) map[alarmKey]*alarm // what is wrong outside the floor; nil: nothing ever
+	turns     atomic.Uint64                           // of the loop
+	turned    atomic.Int64                            // the instant of the last one
+	cti       atomic.Pointer[string]                  // the word for the link's state
 }
 
-func newLoop(f *floor, a *authority) *loop {
+func newLoop(f *floor, r *right) *loop {
 	return &loop{
-		floor: f, authority: a, links: make(map[call.RecorderName]*link),
+		floor: f, right: r, links: make(map[call.RecorderName]*link),
 		inbox: make(chan func(time.Time, *floor), inboxSize), known: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -80,6 +86,9 @@ func (l *loop) run(ctx context.Context) error {
 	defer soon.Stop()
 	armed := true
 	for {
+		l.turns.Add(1)
+		l.turned.Store(int64(l.right.clock()))
+		l.noteLink()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -98,6 +107,9 @@ func (l *loop) run(ctx context.Context) error {
 			l.order(now, false)
 		case <-tick.C:
 			now := time.Now()
+			if l.worries != nil {
+				l.floor.worries = l.worries(now)
+			}
 			l.floor.tick(now)
 			l.act()
 			l.order(now, true)
@@ -105,9 +117,26 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
+// noteLink keeps the word for the link's state where others may read it.
+func (l *loop) noteLink() {
+	if word := l.floor.link.word(); word != l.ctiWord() {
+		l.cti.Store(&word)
+	}
+}
+
+// ctiWord is the state of the link to the platform, as it last was.
+func (l *loop) ctiWord() string {
+	if word := l.cti.Load(); word != nil {
+		return *word
+	}
+	return "down"
+}
+
 // act carries out what the floor has decided. Nothing in here waits.
 func (l *loop) act() {
-	l.authority.epoch.Store(l.floor.epoch)
+	if l.floor.pair == nil && l.right.epoch() != l.floor.epoch {
+		l.right.held.Store(&tenure{epoch: l.floor.epoch, until: forever})
+	}
 	for _, a := range l.floor.take() {
 		switch a := a.(type) {
 		case attach:

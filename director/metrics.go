@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"tandem/director/placement"
+	"tandem/internal/authority"
 )
 
 // channelStates are the words of channel.state, so that a state nobody is in shows as 0.
@@ -15,7 +16,7 @@ var channelStates = []string{"waiting", "placed", "dialing", "attached", "lost",
 
 // gauges reads the floor when it is scraped.
 type gauges struct {
-	loop      *loop
+	director  *director
 	sessions  *prometheus.Desc
 	channels  *prometheus.Desc
 	legs      *prometheus.Desc
@@ -28,9 +29,9 @@ type gauges struct {
 	epoch     *prometheus.Desc
 }
 
-func newGauges(l *loop) *gauges {
+func newGauges(d *director) *gauges {
 	return &gauges{
-		loop:      l,
+		director:  d,
 		sessions:  prometheus.NewDesc("tandem_director_sessions", "Users logged on.", nil, nil),
 		channels:  prometheus.NewDesc("tandem_director_channels", "Channels by state.", []string{"state"}, nil),
 		legs:      prometheus.NewDesc("tandem_director_legs", "Legs in progress.", nil, nil),
@@ -56,7 +57,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var values []prometheus.Metric
-	err := g.loop.ask(ctx, func(now time.Time, f *floor) { values = g.read(now, f) })
+	err := g.director.loop().ask(ctx, func(now time.Time, f *floor) { values = g.read(now, f) })
 	if err != nil {
 		return
 	}
@@ -110,4 +111,56 @@ func newRegistry() (*prometheus.Registry, *prometheus.CounterVec) {
 	}, []string{"recorder", "call"})
 	r.MustRegister(failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r, failures
+}
+
+// authorityGauges reads the elector when it is scraped.
+type authorityGauges struct {
+	pair      *partnership
+	role      *prometheus.Desc
+	remaining *prometheus.Desc
+	basis     *prometheus.Desc
+	takeovers *prometheus.Desc
+	voters    *prometheus.Desc
+	able      *prometheus.Desc
+}
+
+func newAuthorityGauges(p *partnership) *authorityGauges {
+	return &authorityGauges{
+		pair:      p,
+		role:      prometheus.NewDesc("tandem_director_role", "1 for the role that the director has.", []string{"role"}, nil),
+		remaining: prometheus.NewDesc("tandem_director_authority_seconds", "How long authority lasts unless it is renewed.", nil, nil),
+		basis:     prometheus.NewDesc("tandem_director_basis", "1 for what the authority rests on.", []string{"basis"}, nil),
+		takeovers: prometheus.NewDesc("tandem_director_takeovers_total", "Times that this director became active since its start.", nil, nil),
+		voters:    prometheus.NewDesc("tandem_director_voter_age_seconds", "How long ago the voter last answered.", []string{"voter"}, nil),
+		able:      prometheus.NewDesc("tandem_director_eligible", "1 while this director could lead.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *authorityGauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{g.role, g.remaining, g.basis, g.takeovers, g.voters, g.able} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *authorityGauges) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	v := g.pair.elector.view.Load()
+	for p := authority.Boot; p <= authority.Linger; p++ {
+		gauge(g.role, bit(p == v.director.Phase), p.String())
+	}
+	for b := authority.QuorumAndConsent; b <= authority.Forced; b++ {
+		gauge(g.basis, bit(b == v.basis), b.String())
+	}
+	gauge(g.remaining, v.remaining.Seconds())
+	gauge(g.able, bit(v.able))
+	out <- prometheus.MustNewConstMetric(g.takeovers, prometheus.CounterValue, float64(v.takeovers))
+	for _, s := range g.pair.voters(time.Now())[:g.pair.elector.cfg.Voters] {
+		if s.AgeMs >= 0 {
+			gauge(g.voters, float64(s.AgeMs)/1000, s.Address)
+		}
+	}
 }

@@ -121,6 +121,8 @@ func (f *floor) recorderHeard(now time.Time, name call.RecorderName, inv *tandem
 	switch {
 	case f.epoch == 0:
 		f.activate()
+	case f.pair != nil:
+		f.do(fence{name})
 	case inv.GetEpoch() >= f.epoch && f.mayGoAbove(r, inv.GetHolder()):
 		f.epoch = nextEpoch(inv.GetEpoch())
 		f.log.Warn("epoch raised above that of an earlier run", "epoch", f.epoch, "recorder", name)
@@ -145,7 +147,7 @@ func (f *floor) mayGoAbove(r *recorder, holder string) bool {
 // activate takes an epoch above every one that a recorder has seen, as soon
 // as each has answered or was found not to.
 func (f *floor) activate() {
-	if f.epoch != 0 {
+	if f.epoch != 0 || f.pair != nil {
 		return
 	}
 	highest := uint64(0)
@@ -155,7 +157,7 @@ func (f *floor) activate() {
 		}
 		highest = max(highest, r.seen)
 	}
-	f.epoch = nextEpoch(highest)
+	f.epoch, f.stance = nextEpoch(highest), leading
 	f.log.Info("director active", "epoch", f.epoch, "basis", basisAlone, "highest_seen", highest)
 	f.fenceAll()
 }
@@ -176,7 +178,7 @@ func (f *floor) inventoried() bool {
 		return false
 	}
 	for _, r := range f.recorders {
-		if r.reachable && r.state != recorderUp {
+		if r.reachable && (r.state != recorderUp || r.seen != f.epoch) {
 			return false
 		}
 	}
@@ -193,7 +195,10 @@ func nextEpoch(highest uint64) uint64 { return (highest>>1 + 1) << 1 }
 // recorderFenced takes in what a recorder holds, right after it accepted our
 // epoch: channels of a director before us are adopted, channels it lost in a
 // restart are opened again, and all that it may not know is told again.
-func (f *floor) recorderFenced(now time.Time, name call.RecorderName, inv *tandemv1.Inventory) {
+func (f *floor) recorderFenced(now time.Time, name call.RecorderName, epoch uint64, inv *tandemv1.Inventory) {
+	if epoch != f.epoch {
+		return // of an authority that is over
+	}
 	r := f.recorders[name]
 	restarted := r.bootID != "" && r.bootID != inv.GetBootId()
 	f.log.Info("recorder up", "recorder", name, "epoch", f.epoch, "channels", len(inv.GetChannels()), "legs", len(inv.GetLegs()), "restarted", restarted)
@@ -215,6 +220,7 @@ func (f *floor) recorderFenced(now time.Time, name call.RecorderName, inv *tande
 	}
 	f.adoptRecords(r, inv, now)
 	f.tellAgain(r)
+	f.lead(now)
 	for _, ch := range f.channels {
 		f.pursue(now, ch)
 	}
@@ -465,7 +471,7 @@ const maxBatch = 2000
 // next beat, since each batch of them costs the recorder a write to its
 // disk; channels may not. The caller adds the order's authority.
 func (f *floor) nextBatch(now time.Time, r *recorder, records bool) *batch {
-	if !r.up() || r.sent != nil || now.Before(r.retryAt) {
+	if !r.up() || r.sent != nil || now.Before(r.retryAt) || f.stance < leading {
 		return nil
 	}
 	b := &batch{closes: make(map[call.ChannelID]string), drain: r.drain}

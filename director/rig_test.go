@@ -190,7 +190,7 @@ func (r *rig) fenced(name call.RecorderName) {
 		return
 	}
 	rec.epoch, rec.holder = r.f.epoch, r.f.name
-	r.f.recorderFenced(r.now, name, rec.inventory())
+	r.f.recorderFenced(r.now, name, r.f.epoch, rec.inventory())
 	r.f.recorderReports(r.now, name, rec.load())
 	r.act()
 }

@@ -2,7 +2,8 @@
 // and the recorders: it learns who is logged on, gives each turret to a
 // recorder, has the platform send the media there, and passes call events on.
 // Media never flows through it, and it keeps no durable state: what it needs
-// after a restart the recorders hold.
+// after a restart the recorders hold. Of two directors of a group one is in
+// charge; the other listens, and is ready.
 package director
 
 import (
@@ -12,6 +13,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,106 +44,216 @@ func Run(ctx context.Context, cfg Config) error {
 // director is all of it, wired and not yet running.
 type director struct {
 	cfg      Config
-	loop     *loop
+	password string
+	right    *right
 	control  net.Listener
+	reign    atomic.Pointer[reign] // the present one
+	pair     *partnership          // nil: it stands alone
+	started  time.Time
+
 	registry *prometheus.Registry
+	failures *prometheus.CounterVec
+	sip      *unigy.Metrics
 	log      *slog.Logger
 }
 
-// open binds the sockets and wires the parts: the floor in its loop, the
-// provider that tells it what the switch says, a link to each recorder.
+// open binds the sockets and wires the parts.
 func open(cfg Config, log *slog.Logger) (*director, error) {
 	password, err := cfg.Provider.Unigy.password()
 	if err != nil {
 		return nil, fmt.Errorf("read password: %w", err)
 	}
-	d := &director{cfg: cfg, log: log}
-	right := &authority{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary}
-	d.loop = newLoop(newFloor(cfg, time.Now(), log), right)
-	var failures *prometheus.CounterVec
-	d.registry, failures = newRegistry()
-	d.registry.MustRegister(newGauges(d.loop))
-	for _, r := range cfg.Recorders {
-		link := newLink(r, cfg, d.loop, failures, log)
-		d.loop.links[link.name] = link
+	d := &director{
+		cfg: cfg, password: password, started: time.Now(), log: log,
+		right: &right{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary, clock: daemon.Boottime},
 	}
-	d.control, err = net.Listen("tcp", cfg.Control)
-	if err != nil {
+	d.registry, d.failures = newRegistry()
+	d.sip = unigy.NewMetrics(d.registry)
+	d.registry.MustRegister(newGauges(d))
+	if d.control, err = net.Listen("tcp", cfg.Control); err != nil {
 		return nil, fmt.Errorf("listen for control: %w", err)
 	}
-	d.loop.provider, err = unigy.Open(unigy.Config{
-		Servers: cfg.Provider.Unigy.Servers, User: cfg.Provider.Unigy.User, Password: password, Client: cfg.Name,
-		Copy: cfg.copy(), SIPListen: cfg.Provider.Unigy.sipListen(), AttachRate: cfg.Provider.Unigy.AttachRate,
-		Gate: right.allow, Metrics: unigy.NewMetrics(d.registry), Log: log,
-	}, d.loop.emit)
-	if err != nil {
-		d.control.Close()
-		return nil, fmt.Errorf("open provider: %w", err)
+	if cfg.pair() != nil {
+		if d.pair, err = newPartnership(d); err != nil {
+			d.control.Close()
+			return nil, err
+		}
 	}
+	first, err := d.newReign()
+	if err != nil {
+		d.close()
+		return nil, err
+	}
+	d.reign.Store(first)
 	return d, nil
 }
 
-// run serves until ctx ends. The loop and the links outlive the platform's
-// side, so that what it said last still reaches the recorders.
+func (d *director) close() {
+	d.control.Close()
+	if d.pair != nil {
+		d.pair.close()
+	}
+}
+
+// run serves until ctx ends. A pair's authority is given back only after what
+// was begun has been told, and what answers others goes on until then.
 func (d *director) run(ctx context.Context) error {
 	if d.cfg.InsecureControl {
 		d.log.Warn("control API is neither encrypted nor protected: whoever reaches it may steer the floor", "control", d.control.Addr())
 	} else {
 		d.log.Warn("control API without TLS: loopback only", "control", d.control.Addr())
 	}
-	d.log.Info("director started", "group", d.cfg.Group, "copy", d.cfg.copy(), "recorders", len(d.cfg.Recorders), "sip", d.loop.provider.SIPAddr())
+	d.log.Info("director started", "group", d.cfg.Group, "copy", d.cfg.copy(), "recorders", len(d.cfg.Recorders), "peer", d.cfg.Failover.Peer, "sip", d.reign.Load().loop.provider.SIPAddr())
 	late, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var inner errgroup.Group
-	inner.Go(func() error { return d.loop.run(late) })
-	for _, link := range d.loop.links {
-		inner.Go(func() error { return link.run(late) })
+	g, inner := errgroup.WithContext(late)
+	g.Go(func() error { return rpc.Serve(inner, d.control, d.handler()) })
+	g.Go(func() error { return daemon.ServeMetrics(inner, d.cfg.Metrics, d.registry, d.healthy) })
+	if d.pair != nil {
+		g.Go(func() error { return d.pair.run(inner) })
 	}
-	outer, outerCtx := errgroup.WithContext(ctx)
-	outer.Go(func() error { return d.loop.runProvider(outerCtx) })
-	outer.Go(func() error { return rpc.Serve(outerCtx, d.control, d.loop.handler(d.cfg)) })
-	outer.Go(func() error { return daemon.ServeMetrics(outerCtx, d.cfg.Metrics, d.registry, d.loop.healthy) })
-	err := outer.Wait()
-	d.loop.settle()
-	end()
-	return errors.Join(err, inner.Wait())
-}
-
-// runProvider speaks to the platform once it is known what the recorders
-// hold: its first snapshot is compared with that.
-func (l *loop) runProvider(ctx context.Context) error {
+	g.Go(func() error { return d.reigns(inner) })
 	select {
 	case <-ctx.Done():
-		// Sockets are bound already; running with an ended context closes them.
-	case <-l.known:
+	case <-inner.Done(): // something failed
 	}
-	return l.provider.Run(ctx)
+	if d.pair != nil {
+		d.pair.leave()
+	}
+	end()
+	return g.Wait()
 }
 
-func (l *loop) handler(cfg Config) http.Handler {
+// reigns runs one reign after the other until ctx ends: each begins by
+// listening, and ends when another director is in charge.
+func (d *director) reigns(ctx context.Context) error {
+	for r := d.reign.Load(); ; {
+		if err := r.run(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		var err error
+		for r, err = d.newReign(); err != nil; r, err = d.newReign() {
+			d.log.Error("cannot listen to the floor", "err", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+		d.reign.Store(r)
+		d.pair.elector.repeat()
+	}
+}
+
+func (d *director) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(tandemv1connect.NewDirectorServiceHandler(&service{cfg: cfg, loop: l}))
+	mux.Handle(tandemv1connect.NewDirectorServiceHandler(&service{director: d}))
+	if d.pair != nil {
+		mux.Handle(tandemv1connect.NewPeerServiceHandler(&peerService{pair: d.pair}))
+	}
 	return mux
 }
 
 // healthy asks the owner loop for a sign of life.
-func (l *loop) healthy() error {
+func (d *director) healthy() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := l.ask(ctx, func(time.Time, *floor) {}); err != nil {
+	if err := d.loop().ask(ctx, func(time.Time, *floor) {}); err != nil {
 		return fmt.Errorf("owner loop does not answer: %w", err)
 	}
 	return nil
 }
 
-// settle waits until the recorders have taken what they are to be told.
+// loop is the present reign's.
+func (d *director) loop() *loop { return d.reign.Load().loop }
+
+// reign is a director's picture of the floor with all that draws and follows
+// it: the floor in its loop, the provider that tells it what the switch says, a
+// link to each recorder. It begins by listening; one that has led ends with
+// its authority, because what another one did since is not in the picture.
+type reign struct {
+	loop *loop
+	over chan struct{} // closed when it is to end
+	end  func()
+}
+
+func (d *director) newReign() (*reign, error) {
+	l := newLoop(newFloor(d.cfg, time.Now(), d.log), d.right)
+	if d.pair != nil {
+		l.outranked, l.worries = d.pair.elector.saw, d.pair.worries
+	}
+	for _, r := range d.cfg.Recorders {
+		link := newLink(r, d.cfg, l, d.failures, d.log)
+		l.links[link.name] = link
+	}
+	u := d.cfg.Provider.Unigy
+	var err error
+	l.provider, err = unigy.Open(unigy.Config{
+		Servers: u.Servers, User: u.User, Password: d.password, Client: d.cfg.Name,
+		Copy: d.cfg.copy(), SIPListen: u.sipListen(), AttachRate: u.AttachRate,
+		Gate: d.right.allow, Metrics: d.sip, Log: d.log,
+	}, l.emit)
+	if err != nil {
+		return nil, fmt.Errorf("open provider: %w", err)
+	}
+	r := &reign{loop: l, over: make(chan struct{})}
+	r.end = sync.OnceFunc(func() { close(r.over) })
+	return r, nil
+}
+
+// run goes on until ctx or the reign ends. The loop and the links outlive the
+// platform's side, so that what it said last still reaches the recorders.
+func (r *reign) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var inner errgroup.Group
+	inner.Go(func() error { return r.loop.run(late) })
+	for _, link := range r.loop.links {
+		inner.Go(func() error { return link.run(late) })
+	}
+	err := r.loop.runProvider(ctx)
+	r.loop.settle()
+	end()
+	return errors.Join(err, inner.Wait())
+}
+
+// runProvider speaks to the platform. One that stands alone first learns what
+// the recorders hold: its first snapshot is compared with that.
+func (l *loop) runProvider(ctx context.Context) error {
+	if l.outranked == nil {
+		select {
+		case <-ctx.Done():
+			// Sockets are bound already; running with an ended context closes them.
+		case <-l.known:
+		}
+	}
+	return l.provider.Run(ctx)
+}
+
+// settle waits until the recorders have taken what they are to be told, as
+// long as there is the right to tell them.
 func (l *loop) settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
+	l.await(ctx, func(f *floor) bool { return f.quiet() })
+}
+
+// await asks the floor again and again until done says so, the right to act is
+// gone, or ctx ends.
+func (l *loop) await(ctx context.Context, done func(f *floor) bool) {
 	tick := time.NewTicker(gather)
 	defer tick.Stop()
 	for quiet := false; !quiet; {
-		if l.ask(ctx, func(_ time.Time, f *floor) { quiet = f.quiet() }) != nil {
+		if l.right.allow() != nil || l.ask(ctx, func(_ time.Time, f *floor) { quiet = done(f) }) != nil {
 			return
 		}
 		select {

@@ -342,7 +342,7 @@ func (s *site) direct() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.cfg.Provider.Unigy.SIPListen = d.loop.provider.SIPAddr().String() // the next one answers there, too
+	s.cfg.Provider.Unigy.SIPListen = d.loop().provider.SIPAddr().String() // the next one answers there, too
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.run(ctx) }()

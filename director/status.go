@@ -13,35 +13,35 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/director/placement"
+	"tandem/internal/authority"
 	"tandem/internal/call"
 )
 
 // service answers DirectorService from the owner loop, and so sees no half-done state.
 type service struct {
 	tandemv1connect.UnimplementedDirectorServiceHandler
-	cfg  Config
-	loop *loop
+	director *director
 }
 
 func (s *service) Status(ctx context.Context, _ *connect.Request[tandemv1.StatusRequest]) (*connect.Response[tandemv1.StatusResponse], error) {
-	return answer(ctx, s.loop, func(now time.Time, f *floor) *tandemv1.StatusResponse { return f.status(now, s.cfg) })
+	return answer(ctx, s.director.loop(), func(now time.Time, f *floor) *tandemv1.StatusResponse { return s.director.status(now, f) })
 }
 
 func (s *service) ListTurrets(ctx context.Context, _ *connect.Request[tandemv1.ListTurretsRequest]) (*connect.Response[tandemv1.ListTurretsResponse], error) {
-	return answer(ctx, s.loop, func(_ time.Time, f *floor) *tandemv1.ListTurretsResponse {
+	return answer(ctx, s.director.loop(), func(_ time.Time, f *floor) *tandemv1.ListTurretsResponse {
 		return &tandemv1.ListTurretsResponse{Turrets: f.turrets()}
 	})
 }
 
 func (s *service) ListFloorChannels(ctx context.Context, req *connect.Request[tandemv1.ListFloorChannelsRequest]) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
 	name := call.RecorderName(req.Msg.GetRecorder())
-	return answer(ctx, s.loop, func(_ time.Time, f *floor) *tandemv1.ListFloorChannelsResponse {
+	return answer(ctx, s.director.loop(), func(_ time.Time, f *floor) *tandemv1.ListFloorChannelsResponse {
 		return &tandemv1.ListFloorChannelsResponse{Channels: f.floorChannels(name)}
 	})
 }
 
 func (s *service) Drain(ctx context.Context, req *connect.Request[tandemv1.DirectorServiceDrainRequest]) (*connect.Response[tandemv1.DirectorServiceDrainResponse], error) {
-	return command(ctx, s.loop, func(_ time.Time, f *floor) (*tandemv1.DirectorServiceDrainResponse, error) {
+	return command(ctx, s.director.loop(), func(_ time.Time, f *floor) (*tandemv1.DirectorServiceDrainResponse, error) {
 		r, err := f.commanded(req.Msg.GetRecorder())
 		if err != nil {
 			return nil, err
@@ -53,7 +53,7 @@ func (s *service) Drain(ctx context.Context, req *connect.Request[tandemv1.Direc
 }
 
 func (s *service) Move(ctx context.Context, req *connect.Request[tandemv1.MoveRequest]) (*connect.Response[tandemv1.MoveResponse], error) {
-	return command(ctx, s.loop, func(now time.Time, f *floor) (*tandemv1.MoveResponse, error) {
+	return command(ctx, s.director.loop(), func(now time.Time, f *floor) (*tandemv1.MoveResponse, error) {
 		to, err := f.commanded(req.Msg.GetTo())
 		if err != nil {
 			return nil, err
@@ -72,7 +72,7 @@ func (s *service) Move(ctx context.Context, req *connect.Request[tandemv1.MoveRe
 }
 
 func (s *service) Rebalance(ctx context.Context, req *connect.Request[tandemv1.RebalanceRequest]) (*connect.Response[tandemv1.RebalanceResponse], error) {
-	return command(ctx, s.loop, func(now time.Time, f *floor) (*tandemv1.RebalanceResponse, error) {
+	return command(ctx, s.director.loop(), func(now time.Time, f *floor) (*tandemv1.RebalanceResponse, error) {
 		moves := f.rebalance()
 		res := &tandemv1.RebalanceResponse{}
 		for _, m := range moves {
@@ -138,8 +138,8 @@ func command[T any](ctx context.Context, l *loop, do func(time.Time, *floor) (*T
 	var got *T
 	var refused error
 	err := l.ask(ctx, func(now time.Time, f *floor) {
-		if f.epoch == 0 {
-			refused = connect.NewError(connect.CodeFailedPrecondition, errNoAuthority)
+		if f.stance != leading {
+			refused = connect.NewError(connect.CodeFailedPrecondition, errNotInCharge)
 			return
 		}
 		got, refused = do(now, f)
@@ -162,14 +162,33 @@ func answer[T any](ctx context.Context, l *loop, ask func(time.Time, *floor) *T)
 	return connect.NewResponse(got), nil
 }
 
+// status is what this director knows; of the floor the one that leads knows most.
+func (d *director) status(now time.Time, f *floor) *tandemv1.StatusResponse {
+	res := f.status(now, d.cfg)
+	d.describe(res.Directors[0], now, f)
+	return res
+}
+
+// describe says what its role is, and why.
+func (d *director) describe(s *tandemv1.DirectorStatus, now time.Time, f *floor) {
+	s.Address, s.Preferred = d.cfg.Control, true
+	if d.pair == nil {
+		s.Role, s.Basis, s.Epoch, s.Since = authority.Active.String(), basisAlone, f.epoch, stamp(f.started)
+		if f.epoch == 0 {
+			s.Role, s.Basis = authority.Activating.String(), ""
+		}
+		return
+	}
+	v := d.pair.elector.view.Load()
+	s.Role, s.Basis, s.Epoch, s.Since = v.director.Phase.String(), v.basis.String(), uint64(v.epoch()), stamp(v.since)
+	s.AuthorityMs, s.Text, s.Voters = v.remaining.Milliseconds(), v.why, d.pair.voters(now)
+	s.Preferred, s.Monitor, s.Profile = d.cfg.Failover.Preferred, d.cfg.Monitor, d.cfg.Failover.Profile
+}
+
 func (f *floor) status(now time.Time, cfg Config) *tandemv1.StatusResponse {
 	f.raise(now)
 	d := &tandemv1.DirectorStatus{
-		Name: cfg.Name, Group: cfg.Group, Role: "active", Epoch: f.epoch, Since: stamp(f.started), Preferred: true,
-		Basis: basisAlone, Cti: f.link.word(), Sessions: uint32(len(f.sessions)), Channels: uint32(len(f.channels)),
-	}
-	if f.epoch == 0 {
-		d.Role, d.Basis = "activating", ""
+		Name: cfg.Name, Group: cfg.Group, Cti: f.link.word(), Sessions: uint32(len(f.sessions)), Channels: uint32(len(f.channels)),
 	}
 	for _, ch := range f.channels {
 		if !ch.attached.IsZero() {

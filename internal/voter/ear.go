@@ -38,12 +38,12 @@ func (e *ear) hear(director string, now authority.Instant) {
 }
 
 // heard lists the directors by name.
-func (e *ear) heard(now authority.Instant) []*tandemv1.Heard {
+func (e *ear) heard(now authority.Instant) []*tandemv1.DirectorHeard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var list []*tandemv1.Heard
+	var list []*tandemv1.DirectorHeard
 	for _, name := range slices.Sorted(maps.Keys(e.last)) {
-		list = append(list, &tandemv1.Heard{Director: name, AgeMs: max(0, now.Sub(e.last[name])).Milliseconds()})
+		list = append(list, &tandemv1.DirectorHeard{Director: name, AgeMs: max(0, now.Sub(e.last[name])).Milliseconds()})
 	}
 	return list
 }

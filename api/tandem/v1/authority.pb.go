@@ -34,7 +34,7 @@ type Ballot struct {
 	RemainingUs   int64                  `protobuf:"varint,4,opt,name=remaining_us,json=remainingUs,proto3" json:"remaining_us,omitempty"` // of the holder's lease; 0: lapsed
 	Nonce         uint64                 `protobuf:"varint,5,opt,name=nonce,proto3" json:"nonce,omitempty"`                                // to be repeated in a lease or an order within the freshness bound
 	BootId        string                 `protobuf:"bytes,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`                 // new at each start
-	Heard         []*Heard               `protobuf:"bytes,7,rep,name=heard,proto3" json:"heard,omitempty"`                                 // the directors it has heard of since it started
+	Heard         []*DirectorHeard       `protobuf:"bytes,7,rep,name=heard,proto3" json:"heard,omitempty"`                                 // the directors it has heard of since it started
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -111,63 +111,11 @@ func (x *Ballot) GetBootId() string {
 	return ""
 }
 
-func (x *Ballot) GetHeard() []*Heard {
+func (x *Ballot) GetHeard() []*DirectorHeard {
 	if x != nil {
 		return x.Heard
 	}
 	return nil
-}
-
-type Heard struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Director      string                 `protobuf:"bytes,1,opt,name=director,proto3" json:"director,omitempty"`
-	AgeMs         int64                  `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Heard) Reset() {
-	*x = Heard{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Heard) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Heard) ProtoMessage() {}
-
-func (x *Heard) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Heard.ProtoReflect.Descriptor instead.
-func (*Heard) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *Heard) GetDirector() string {
-	if x != nil {
-		return x.Director
-	}
-	return ""
-}
-
-func (x *Heard) GetAgeMs() int64 {
-	if x != nil {
-		return x.AgeMs
-	}
-	return 0
 }
 
 type QueryRequest struct {
@@ -181,7 +129,7 @@ type QueryRequest struct {
 
 func (x *QueryRequest) Reset() {
 	*x = QueryRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[2]
+	mi := &file_tandem_v1_authority_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -193,7 +141,7 @@ func (x *QueryRequest) String() string {
 func (*QueryRequest) ProtoMessage() {}
 
 func (x *QueryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[2]
+	mi := &file_tandem_v1_authority_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -206,7 +154,7 @@ func (x *QueryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryRequest.ProtoReflect.Descriptor instead.
 func (*QueryRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{2}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *QueryRequest) GetGroup() string {
@@ -239,7 +187,7 @@ type QueryResponse struct {
 
 func (x *QueryResponse) Reset() {
 	*x = QueryResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[3]
+	mi := &file_tandem_v1_authority_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -251,7 +199,7 @@ func (x *QueryResponse) String() string {
 func (*QueryResponse) ProtoMessage() {}
 
 func (x *QueryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[3]
+	mi := &file_tandem_v1_authority_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -264,7 +212,7 @@ func (x *QueryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryResponse.ProtoReflect.Descriptor instead.
 func (*QueryResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{3}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *QueryResponse) GetBallot() *Ballot {
@@ -287,7 +235,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[4]
+	mi := &file_tandem_v1_authority_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +247,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[4]
+	mi := &file_tandem_v1_authority_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +260,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{4}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LeaseRequest) GetGroup() string {
@@ -360,7 +308,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[5]
+	mi := &file_tandem_v1_authority_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +320,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[5]
+	mi := &file_tandem_v1_authority_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +333,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LeaseResponse) GetGranted() bool {
@@ -414,7 +362,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[6]
+	mi := &file_tandem_v1_authority_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +374,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[6]
+	mi := &file_tandem_v1_authority_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +387,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReleaseRequest) GetGroup() string {
@@ -479,7 +427,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[7]
+	mi := &file_tandem_v1_authority_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +439,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[7]
+	mi := &file_tandem_v1_authority_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +452,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReleaseResponse) GetBallot() *Ballot {
@@ -522,13 +470,14 @@ type MeetRequest struct {
 	Seen          uint64                 `protobuf:"varint,4,opt,name=seen,proto3" json:"seen,omitempty"`   // the highest epoch it knows of
 	Asked         uint64                 `protobuf:"varint,5,opt,name=asked,proto3" json:"asked,omitempty"` // promise to stay out for this epoch; 0: nothing is asked
 	Profile       string                 `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
+	Cti           string                 `protobuf:"bytes,7,opt,name=cti,proto3" json:"cti,omitempty"` // up, connecting, down
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeetRequest) Reset() {
 	*x = MeetRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[8]
+	mi := &file_tandem_v1_authority_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +489,7 @@ func (x *MeetRequest) String() string {
 func (*MeetRequest) ProtoMessage() {}
 
 func (x *MeetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[8]
+	mi := &file_tandem_v1_authority_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +502,7 @@ func (x *MeetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeetRequest.ProtoReflect.Descriptor instead.
 func (*MeetRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MeetRequest) GetGroup() string {
@@ -598,19 +547,27 @@ func (x *MeetRequest) GetProfile() string {
 	return ""
 }
 
+func (x *MeetRequest) GetCti() string {
+	if x != nil {
+		return x.Cti
+	}
+	return ""
+}
+
 type MeetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Director      string                 `protobuf:"bytes,1,opt,name=director,proto3" json:"director,omitempty"`
 	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	Seen          uint64                 `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`
 	Promised      bool                   `protobuf:"varint,4,opt,name=promised,proto3" json:"promised,omitempty"`
+	Cti           string                 `protobuf:"bytes,5,opt,name=cti,proto3" json:"cti,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeetResponse) Reset() {
 	*x = MeetResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[9]
+	mi := &file_tandem_v1_authority_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +579,7 @@ func (x *MeetResponse) String() string {
 func (*MeetResponse) ProtoMessage() {}
 
 func (x *MeetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[9]
+	mi := &file_tandem_v1_authority_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +592,7 @@ func (x *MeetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeetResponse.ProtoReflect.Descriptor instead.
 func (*MeetResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MeetResponse) GetDirector() string {
@@ -666,6 +623,13 @@ func (x *MeetResponse) GetPromised() bool {
 	return false
 }
 
+func (x *MeetResponse) GetCti() string {
+	if x != nil {
+		return x.Cti
+	}
+	return ""
+}
+
 type YieldRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -673,13 +637,15 @@ type YieldRequest struct {
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // planned, process_dead
 	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	Succeed       bool                   `protobuf:"varint,5,opt,name=succeed,proto3" json:"succeed,omitempty"` // and take over
+	Actor         string                 `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`      // who wanted that
+	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`        // and why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *YieldRequest) Reset() {
 	*x = YieldRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[10]
+	mi := &file_tandem_v1_authority_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +657,7 @@ func (x *YieldRequest) String() string {
 func (*YieldRequest) ProtoMessage() {}
 
 func (x *YieldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[10]
+	mi := &file_tandem_v1_authority_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +670,7 @@ func (x *YieldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use YieldRequest.ProtoReflect.Descriptor instead.
 func (*YieldRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *YieldRequest) GetGroup() string {
@@ -742,6 +708,20 @@ func (x *YieldRequest) GetSucceed() bool {
 	return false
 }
 
+func (x *YieldRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *YieldRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type YieldResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -750,7 +730,7 @@ type YieldResponse struct {
 
 func (x *YieldResponse) Reset() {
 	*x = YieldResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[11]
+	mi := &file_tandem_v1_authority_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +742,7 @@ func (x *YieldResponse) String() string {
 func (*YieldResponse) ProtoMessage() {}
 
 func (x *YieldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[11]
+	mi := &file_tandem_v1_authority_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +755,7 @@ func (x *YieldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use YieldResponse.ProtoReflect.Descriptor instead.
 func (*YieldResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{10}
 }
 
 type ReadyRequest struct {
@@ -788,7 +768,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[12]
+	mi := &file_tandem_v1_authority_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +780,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[12]
+	mi := &file_tandem_v1_authority_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +793,7 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReadyRequest) GetGroup() string {
@@ -840,7 +820,7 @@ type ReadyResponse struct {
 
 func (x *ReadyResponse) Reset() {
 	*x = ReadyResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[13]
+	mi := &file_tandem_v1_authority_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +832,7 @@ func (x *ReadyResponse) String() string {
 func (*ReadyResponse) ProtoMessage() {}
 
 func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[13]
+	mi := &file_tandem_v1_authority_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +845,7 @@ func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyResponse.ProtoReflect.Descriptor instead.
 func (*ReadyResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadyResponse) GetReady() bool {
@@ -890,7 +870,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[14]
+	mi := &file_tandem_v1_authority_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +882,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[14]
+	mi := &file_tandem_v1_authority_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +895,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{13}
 }
 
 type ReportResponse struct {
@@ -927,7 +907,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[15]
+	mi := &file_tandem_v1_authority_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +919,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[15]
+	mi := &file_tandem_v1_authority_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +932,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportResponse) GetStatus() *WatchdogStatus {
@@ -974,7 +954,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[16]
+	mi := &file_tandem_v1_authority_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +966,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[16]
+	mi := &file_tandem_v1_authority_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +979,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseRequest) GetUndo() bool {
@@ -1039,7 +1019,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[17]
+	mi := &file_tandem_v1_authority_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1031,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[17]
+	mi := &file_tandem_v1_authority_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1044,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PauseResponse) GetUntil() *timestamppb.Timestamp {
@@ -1085,7 +1065,7 @@ type NoticeRequest struct {
 
 func (x *NoticeRequest) Reset() {
 	*x = NoticeRequest{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[18]
+	mi := &file_tandem_v1_authority_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1077,7 @@ func (x *NoticeRequest) String() string {
 func (*NoticeRequest) ProtoMessage() {}
 
 func (x *NoticeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[18]
+	mi := &file_tandem_v1_authority_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1090,7 @@ func (x *NoticeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoticeRequest.ProtoReflect.Descriptor instead.
 func (*NoticeRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NoticeRequest) GetDirector() string {
@@ -1142,7 +1122,7 @@ type NoticeResponse struct {
 
 func (x *NoticeResponse) Reset() {
 	*x = NoticeResponse{}
-	mi := &file_tandem_v1_authority_proto_msgTypes[19]
+	mi := &file_tandem_v1_authority_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1134,7 @@ func (x *NoticeResponse) String() string {
 func (*NoticeResponse) ProtoMessage() {}
 
 func (x *NoticeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_authority_proto_msgTypes[19]
+	mi := &file_tandem_v1_authority_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,25 +1147,22 @@ func (x *NoticeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoticeResponse.ProtoReflect.Descriptor instead.
 func (*NoticeResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{19}
+	return file_tandem_v1_authority_proto_rawDescGZIP(), []int{18}
 }
 
 var File_tandem_v1_authority_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\n" +
-	"\x19tandem/v1/authority.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tandem/v1/director.proto\"\xc6\x01\n" +
+	"\x19tandem/v1/authority.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tandem/v1/director.proto\"\xce\x01\n" +
 	"\x06Ballot\x12\x14\n" +
 	"\x05voter\x18\x01 \x01(\tR\x05voter\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06holder\x18\x03 \x01(\tR\x06holder\x12!\n" +
 	"\fremaining_us\x18\x04 \x01(\x03R\vremainingUs\x12\x14\n" +
 	"\x05nonce\x18\x05 \x01(\x04R\x05nonce\x12\x17\n" +
-	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12&\n" +
-	"\x05heard\x18\a \x03(\v2\x10.tandem.v1.HeardR\x05heard\":\n" +
-	"\x05Heard\x12\x1a\n" +
-	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x15\n" +
-	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\"Z\n" +
+	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12.\n" +
+	"\x05heard\x18\a \x03(\v2\x18.tandem.v1.DirectorHeardR\x05heard\"Z\n" +
 	"\fQueryRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x18\n" +
@@ -1207,25 +1184,29 @@ const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\"<\n" +
 	"\x0fReleaseResponse\x12)\n" +
-	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\x97\x01\n" +
+	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\xa9\x01\n" +
 	"\vMeetRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
 	"\x04seen\x18\x04 \x01(\x04R\x04seen\x12\x14\n" +
 	"\x05asked\x18\x05 \x01(\x04R\x05asked\x12\x18\n" +
-	"\aprofile\x18\x06 \x01(\tR\aprofile\"n\n" +
+	"\aprofile\x18\x06 \x01(\tR\aprofile\x12\x10\n" +
+	"\x03cti\x18\a \x01(\tR\x03cti\"\x80\x01\n" +
 	"\fMeetResponse\x12\x1a\n" +
 	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04seen\x18\x03 \x01(\x04R\x04seen\x12\x1a\n" +
-	"\bpromised\x18\x04 \x01(\bR\bpromised\"|\n" +
+	"\bpromised\x18\x04 \x01(\bR\bpromised\x12\x10\n" +
+	"\x03cti\x18\x05 \x01(\tR\x03cti\"\xa6\x01\n" +
 	"\fYieldRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x18\n" +
-	"\asucceed\x18\x05 \x01(\bR\asucceed\"\x0f\n" +
+	"\asucceed\x18\x05 \x01(\bR\asucceed\x12\x14\n" +
+	"\x05actor\x18\x06 \x01(\tR\x05actor\x12\x12\n" +
+	"\x04text\x18\a \x01(\tR\x04text\"\x0f\n" +
 	"\rYieldResponse\"@\n" +
 	"\fReadyRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
@@ -1273,56 +1254,56 @@ func file_tandem_v1_authority_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_authority_proto_rawDescData
 }
 
-var file_tandem_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_tandem_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_tandem_v1_authority_proto_goTypes = []any{
 	(*Ballot)(nil),                // 0: tandem.v1.Ballot
-	(*Heard)(nil),                 // 1: tandem.v1.Heard
-	(*QueryRequest)(nil),          // 2: tandem.v1.QueryRequest
-	(*QueryResponse)(nil),         // 3: tandem.v1.QueryResponse
-	(*LeaseRequest)(nil),          // 4: tandem.v1.LeaseRequest
-	(*LeaseResponse)(nil),         // 5: tandem.v1.LeaseResponse
-	(*ReleaseRequest)(nil),        // 6: tandem.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 7: tandem.v1.ReleaseResponse
-	(*MeetRequest)(nil),           // 8: tandem.v1.MeetRequest
-	(*MeetResponse)(nil),          // 9: tandem.v1.MeetResponse
-	(*YieldRequest)(nil),          // 10: tandem.v1.YieldRequest
-	(*YieldResponse)(nil),         // 11: tandem.v1.YieldResponse
-	(*ReadyRequest)(nil),          // 12: tandem.v1.ReadyRequest
-	(*ReadyResponse)(nil),         // 13: tandem.v1.ReadyResponse
-	(*ReportRequest)(nil),         // 14: tandem.v1.ReportRequest
-	(*ReportResponse)(nil),        // 15: tandem.v1.ReportResponse
-	(*PauseRequest)(nil),          // 16: tandem.v1.PauseRequest
-	(*PauseResponse)(nil),         // 17: tandem.v1.PauseResponse
-	(*NoticeRequest)(nil),         // 18: tandem.v1.NoticeRequest
-	(*NoticeResponse)(nil),        // 19: tandem.v1.NoticeResponse
+	(*QueryRequest)(nil),          // 1: tandem.v1.QueryRequest
+	(*QueryResponse)(nil),         // 2: tandem.v1.QueryResponse
+	(*LeaseRequest)(nil),          // 3: tandem.v1.LeaseRequest
+	(*LeaseResponse)(nil),         // 4: tandem.v1.LeaseResponse
+	(*ReleaseRequest)(nil),        // 5: tandem.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 6: tandem.v1.ReleaseResponse
+	(*MeetRequest)(nil),           // 7: tandem.v1.MeetRequest
+	(*MeetResponse)(nil),          // 8: tandem.v1.MeetResponse
+	(*YieldRequest)(nil),          // 9: tandem.v1.YieldRequest
+	(*YieldResponse)(nil),         // 10: tandem.v1.YieldResponse
+	(*ReadyRequest)(nil),          // 11: tandem.v1.ReadyRequest
+	(*ReadyResponse)(nil),         // 12: tandem.v1.ReadyResponse
+	(*ReportRequest)(nil),         // 13: tandem.v1.ReportRequest
+	(*ReportResponse)(nil),        // 14: tandem.v1.ReportResponse
+	(*PauseRequest)(nil),          // 15: tandem.v1.PauseRequest
+	(*PauseResponse)(nil),         // 16: tandem.v1.PauseResponse
+	(*NoticeRequest)(nil),         // 17: tandem.v1.NoticeRequest
+	(*NoticeResponse)(nil),        // 18: tandem.v1.NoticeResponse
+	(*DirectorHeard)(nil),         // 19: tandem.v1.DirectorHeard
 	(*WatchdogStatus)(nil),        // 20: tandem.v1.WatchdogStatus
 	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_tandem_v1_authority_proto_depIdxs = []int32{
-	1,  // 0: tandem.v1.Ballot.heard:type_name -> tandem.v1.Heard
+	19, // 0: tandem.v1.Ballot.heard:type_name -> tandem.v1.DirectorHeard
 	0,  // 1: tandem.v1.QueryResponse.ballot:type_name -> tandem.v1.Ballot
 	0,  // 2: tandem.v1.LeaseResponse.ballot:type_name -> tandem.v1.Ballot
 	0,  // 3: tandem.v1.ReleaseResponse.ballot:type_name -> tandem.v1.Ballot
 	20, // 4: tandem.v1.ReportResponse.status:type_name -> tandem.v1.WatchdogStatus
 	21, // 5: tandem.v1.PauseResponse.until:type_name -> google.protobuf.Timestamp
-	2,  // 6: tandem.v1.VoterService.Query:input_type -> tandem.v1.QueryRequest
-	4,  // 7: tandem.v1.VoterService.Lease:input_type -> tandem.v1.LeaseRequest
-	6,  // 8: tandem.v1.VoterService.Release:input_type -> tandem.v1.ReleaseRequest
-	8,  // 9: tandem.v1.PeerService.Meet:input_type -> tandem.v1.MeetRequest
-	10, // 10: tandem.v1.PeerService.Yield:input_type -> tandem.v1.YieldRequest
-	12, // 11: tandem.v1.PeerService.Ready:input_type -> tandem.v1.ReadyRequest
-	14, // 12: tandem.v1.WatchdogService.Report:input_type -> tandem.v1.ReportRequest
-	16, // 13: tandem.v1.WatchdogService.Pause:input_type -> tandem.v1.PauseRequest
-	18, // 14: tandem.v1.WatchdogService.Notice:input_type -> tandem.v1.NoticeRequest
-	3,  // 15: tandem.v1.VoterService.Query:output_type -> tandem.v1.QueryResponse
-	5,  // 16: tandem.v1.VoterService.Lease:output_type -> tandem.v1.LeaseResponse
-	7,  // 17: tandem.v1.VoterService.Release:output_type -> tandem.v1.ReleaseResponse
-	9,  // 18: tandem.v1.PeerService.Meet:output_type -> tandem.v1.MeetResponse
-	11, // 19: tandem.v1.PeerService.Yield:output_type -> tandem.v1.YieldResponse
-	13, // 20: tandem.v1.PeerService.Ready:output_type -> tandem.v1.ReadyResponse
-	15, // 21: tandem.v1.WatchdogService.Report:output_type -> tandem.v1.ReportResponse
-	17, // 22: tandem.v1.WatchdogService.Pause:output_type -> tandem.v1.PauseResponse
-	19, // 23: tandem.v1.WatchdogService.Notice:output_type -> tandem.v1.NoticeResponse
+	1,  // 6: tandem.v1.VoterService.Query:input_type -> tandem.v1.QueryRequest
+	3,  // 7: tandem.v1.VoterService.Lease:input_type -> tandem.v1.LeaseRequest
+	5,  // 8: tandem.v1.VoterService.Release:input_type -> tandem.v1.ReleaseRequest
+	7,  // 9: tandem.v1.PeerService.Meet:input_type -> tandem.v1.MeetRequest
+	9,  // 10: tandem.v1.PeerService.Yield:input_type -> tandem.v1.YieldRequest
+	11, // 11: tandem.v1.PeerService.Ready:input_type -> tandem.v1.ReadyRequest
+	13, // 12: tandem.v1.WatchdogService.Report:input_type -> tandem.v1.ReportRequest
+	15, // 13: tandem.v1.WatchdogService.Pause:input_type -> tandem.v1.PauseRequest
+	17, // 14: tandem.v1.WatchdogService.Notice:input_type -> tandem.v1.NoticeRequest
+	2,  // 15: tandem.v1.VoterService.Query:output_type -> tandem.v1.QueryResponse
+	4,  // 16: tandem.v1.VoterService.Lease:output_type -> tandem.v1.LeaseResponse
+	6,  // 17: tandem.v1.VoterService.Release:output_type -> tandem.v1.ReleaseResponse
+	8,  // 18: tandem.v1.PeerService.Meet:output_type -> tandem.v1.MeetResponse
+	10, // 19: tandem.v1.PeerService.Yield:output_type -> tandem.v1.YieldResponse
+	12, // 20: tandem.v1.PeerService.Ready:output_type -> tandem.v1.ReadyResponse
+	14, // 21: tandem.v1.WatchdogService.Report:output_type -> tandem.v1.ReportResponse
+	16, // 22: tandem.v1.WatchdogService.Pause:output_type -> tandem.v1.PauseResponse
+	18, // 23: tandem.v1.WatchdogService.Notice:output_type -> tandem.v1.NoticeResponse
 	15, // [15:24] is the sub-list for method output_type
 	6,  // [6:15] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
@@ -1342,7 +1323,7 @@ func file_tandem_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_authority_proto_rawDesc), len(file_tandem_v1_authority_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

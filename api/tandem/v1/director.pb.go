@@ -418,6 +418,7 @@ type VoterStatus struct {
 	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
 	RemainingMs   int64                  `protobuf:"varint,5,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
 	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // of this knowledge; -1: never heard
+	Heard         []*DirectorHeard       `protobuf:"bytes,7,rep,name=heard,proto3" json:"heard,omitempty"`               // the directors it hears
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -494,6 +495,65 @@ func (x *VoterStatus) GetAgeMs() int64 {
 	return 0
 }
 
+func (x *VoterStatus) GetHeard() []*DirectorHeard {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+type DirectorHeard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Director      string                 `protobuf:"bytes,1,opt,name=director,proto3" json:"director,omitempty"`
+	AgeMs         int64                  `protobuf:"varint,2,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectorHeard) Reset() {
+	*x = DirectorHeard{}
+	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectorHeard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectorHeard) ProtoMessage() {}
+
+func (x *DirectorHeard) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectorHeard.ProtoReflect.Descriptor instead.
+func (*DirectorHeard) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DirectorHeard) GetDirector() string {
+	if x != nil {
+		return x.Director
+	}
+	return ""
+}
+
+func (x *DirectorHeard) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
 type WatchdogStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -513,7 +573,7 @@ type WatchdogStatus struct {
 
 func (x *WatchdogStatus) Reset() {
 	*x = WatchdogStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	mi := &file_tandem_v1_director_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +585,7 @@ func (x *WatchdogStatus) String() string {
 func (*WatchdogStatus) ProtoMessage() {}
 
 func (x *WatchdogStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[5]
+	mi := &file_tandem_v1_director_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +598,7 @@ func (x *WatchdogStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchdogStatus.ProtoReflect.Descriptor instead.
 func (*WatchdogStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchdogStatus) GetName() string {
@@ -634,7 +694,7 @@ type RecorderStatus struct {
 
 func (x *RecorderStatus) Reset() {
 	*x = RecorderStatus{}
-	mi := &file_tandem_v1_director_proto_msgTypes[6]
+	mi := &file_tandem_v1_director_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +706,7 @@ func (x *RecorderStatus) String() string {
 func (*RecorderStatus) ProtoMessage() {}
 
 func (x *RecorderStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[6]
+	mi := &file_tandem_v1_director_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +719,7 @@ func (x *RecorderStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecorderStatus.ProtoReflect.Descriptor instead.
 func (*RecorderStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RecorderStatus) GetName() string {
@@ -731,7 +791,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_tandem_v1_director_proto_msgTypes[7]
+	mi := &file_tandem_v1_director_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +803,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[7]
+	mi := &file_tandem_v1_director_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +816,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Alarm) GetSeverity() string {
@@ -802,7 +862,7 @@ type ListTurretsRequest struct {
 
 func (x *ListTurretsRequest) Reset() {
 	*x = ListTurretsRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[8]
+	mi := &file_tandem_v1_director_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +874,7 @@ func (x *ListTurretsRequest) String() string {
 func (*ListTurretsRequest) ProtoMessage() {}
 
 func (x *ListTurretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[8]
+	mi := &file_tandem_v1_director_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +887,7 @@ func (x *ListTurretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurretsRequest.ProtoReflect.Descriptor instead.
 func (*ListTurretsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{9}
 }
 
 type ListTurretsResponse struct {
@@ -839,7 +899,7 @@ type ListTurretsResponse struct {
 
 func (x *ListTurretsResponse) Reset() {
 	*x = ListTurretsResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[9]
+	mi := &file_tandem_v1_director_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +911,7 @@ func (x *ListTurretsResponse) String() string {
 func (*ListTurretsResponse) ProtoMessage() {}
 
 func (x *ListTurretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[9]
+	mi := &file_tandem_v1_director_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +924,7 @@ func (x *ListTurretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurretsResponse.ProtoReflect.Descriptor instead.
 func (*ListTurretsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListTurretsResponse) GetTurrets() []*Turret {
@@ -889,7 +949,7 @@ type Turret struct {
 
 func (x *Turret) Reset() {
 	*x = Turret{}
-	mi := &file_tandem_v1_director_proto_msgTypes[10]
+	mi := &file_tandem_v1_director_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +961,7 @@ func (x *Turret) String() string {
 func (*Turret) ProtoMessage() {}
 
 func (x *Turret) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[10]
+	mi := &file_tandem_v1_director_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +974,7 @@ func (x *Turret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turret.ProtoReflect.Descriptor instead.
 func (*Turret) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Turret) GetSession() *Session {
@@ -975,7 +1035,7 @@ type ListFloorChannelsRequest struct {
 
 func (x *ListFloorChannelsRequest) Reset() {
 	*x = ListFloorChannelsRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[11]
+	mi := &file_tandem_v1_director_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1047,7 @@ func (x *ListFloorChannelsRequest) String() string {
 func (*ListFloorChannelsRequest) ProtoMessage() {}
 
 func (x *ListFloorChannelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[11]
+	mi := &file_tandem_v1_director_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1060,7 @@ func (x *ListFloorChannelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFloorChannelsRequest.ProtoReflect.Descriptor instead.
 func (*ListFloorChannelsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListFloorChannelsRequest) GetRecorder() string {
@@ -1019,7 +1079,7 @@ type ListFloorChannelsResponse struct {
 
 func (x *ListFloorChannelsResponse) Reset() {
 	*x = ListFloorChannelsResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[12]
+	mi := &file_tandem_v1_director_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1091,7 @@ func (x *ListFloorChannelsResponse) String() string {
 func (*ListFloorChannelsResponse) ProtoMessage() {}
 
 func (x *ListFloorChannelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[12]
+	mi := &file_tandem_v1_director_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1104,7 @@ func (x *ListFloorChannelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFloorChannelsResponse.ProtoReflect.Descriptor instead.
 func (*ListFloorChannelsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListFloorChannelsResponse) GetChannels() []*FloorChannel {
@@ -1071,7 +1131,7 @@ type FloorChannel struct {
 
 func (x *FloorChannel) Reset() {
 	*x = FloorChannel{}
-	mi := &file_tandem_v1_director_proto_msgTypes[13]
+	mi := &file_tandem_v1_director_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1143,7 @@ func (x *FloorChannel) String() string {
 func (*FloorChannel) ProtoMessage() {}
 
 func (x *FloorChannel) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[13]
+	mi := &file_tandem_v1_director_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1156,7 @@ func (x *FloorChannel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloorChannel.ProtoReflect.Descriptor instead.
 func (*FloorChannel) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FloorChannel) GetChannel() *Channel {
@@ -1172,7 +1232,7 @@ type DirectorServiceDrainRequest struct {
 
 func (x *DirectorServiceDrainRequest) Reset() {
 	*x = DirectorServiceDrainRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[14]
+	mi := &file_tandem_v1_director_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1244,7 @@ func (x *DirectorServiceDrainRequest) String() string {
 func (*DirectorServiceDrainRequest) ProtoMessage() {}
 
 func (x *DirectorServiceDrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[14]
+	mi := &file_tandem_v1_director_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1257,7 @@ func (x *DirectorServiceDrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectorServiceDrainRequest.ProtoReflect.Descriptor instead.
 func (*DirectorServiceDrainRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DirectorServiceDrainRequest) GetRecorder() string {
@@ -1223,7 +1283,7 @@ type DirectorServiceDrainResponse struct {
 
 func (x *DirectorServiceDrainResponse) Reset() {
 	*x = DirectorServiceDrainResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[15]
+	mi := &file_tandem_v1_director_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1295,7 @@ func (x *DirectorServiceDrainResponse) String() string {
 func (*DirectorServiceDrainResponse) ProtoMessage() {}
 
 func (x *DirectorServiceDrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[15]
+	mi := &file_tandem_v1_director_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1308,7 @@ func (x *DirectorServiceDrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectorServiceDrainResponse.ProtoReflect.Descriptor instead.
 func (*DirectorServiceDrainResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DirectorServiceDrainResponse) GetChannels() uint32 {
@@ -1270,7 +1330,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[16]
+	mi := &file_tandem_v1_director_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1342,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[16]
+	mi := &file_tandem_v1_director_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1355,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MoveRequest) GetTurret() string {
@@ -1328,7 +1388,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[17]
+	mi := &file_tandem_v1_director_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1400,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[17]
+	mi := &file_tandem_v1_director_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1413,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MoveResponse) GetChannels() uint32 {
@@ -1372,7 +1432,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[18]
+	mi := &file_tandem_v1_director_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1444,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[18]
+	mi := &file_tandem_v1_director_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1457,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -1416,7 +1476,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[19]
+	mi := &file_tandem_v1_director_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1488,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[19]
+	mi := &file_tandem_v1_director_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1501,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{19}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RebalanceResponse) GetMoves() []*TurretMove {
@@ -1464,7 +1524,7 @@ type TurretMove struct {
 
 func (x *TurretMove) Reset() {
 	*x = TurretMove{}
-	mi := &file_tandem_v1_director_proto_msgTypes[20]
+	mi := &file_tandem_v1_director_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1536,7 @@ func (x *TurretMove) String() string {
 func (*TurretMove) ProtoMessage() {}
 
 func (x *TurretMove) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[20]
+	mi := &file_tandem_v1_director_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1549,7 @@ func (x *TurretMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurretMove.ProtoReflect.Descriptor instead.
 func (*TurretMove) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{20}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TurretMove) GetTurret() string {
@@ -1538,7 +1598,7 @@ type CampaignRequest struct {
 
 func (x *CampaignRequest) Reset() {
 	*x = CampaignRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[21]
+	mi := &file_tandem_v1_director_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1610,7 @@ func (x *CampaignRequest) String() string {
 func (*CampaignRequest) ProtoMessage() {}
 
 func (x *CampaignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[21]
+	mi := &file_tandem_v1_director_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1623,7 @@ func (x *CampaignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CampaignRequest.ProtoReflect.Descriptor instead.
 func (*CampaignRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{21}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CampaignRequest) GetActor() string {
@@ -1597,7 +1657,7 @@ type CampaignResponse struct {
 
 func (x *CampaignResponse) Reset() {
 	*x = CampaignResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[22]
+	mi := &file_tandem_v1_director_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1669,7 @@ func (x *CampaignResponse) String() string {
 func (*CampaignResponse) ProtoMessage() {}
 
 func (x *CampaignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[22]
+	mi := &file_tandem_v1_director_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1682,7 @@ func (x *CampaignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CampaignResponse.ProtoReflect.Descriptor instead.
 func (*CampaignResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{22}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CampaignResponse) GetRole() string {
@@ -1652,7 +1712,7 @@ type FailoverRequest struct {
 
 func (x *FailoverRequest) Reset() {
 	*x = FailoverRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[23]
+	mi := &file_tandem_v1_director_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1724,7 @@ func (x *FailoverRequest) String() string {
 func (*FailoverRequest) ProtoMessage() {}
 
 func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[23]
+	mi := &file_tandem_v1_director_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1737,7 @@ func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverRequest.ProtoReflect.Descriptor instead.
 func (*FailoverRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{23}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FailoverRequest) GetTo() string {
@@ -1728,7 +1788,7 @@ type FailoverResponse struct {
 
 func (x *FailoverResponse) Reset() {
 	*x = FailoverResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[24]
+	mi := &file_tandem_v1_director_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1800,7 @@ func (x *FailoverResponse) String() string {
 func (*FailoverResponse) ProtoMessage() {}
 
 func (x *FailoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[24]
+	mi := &file_tandem_v1_director_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1813,7 @@ func (x *FailoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverResponse.ProtoReflect.Descriptor instead.
 func (*FailoverResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{24}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FailoverResponse) GetPlan() []string {
@@ -1799,7 +1859,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_tandem_v1_director_proto_msgTypes[25]
+	mi := &file_tandem_v1_director_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1871,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[25]
+	mi := &file_tandem_v1_director_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1884,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{25}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{26}
 }
 
 type HistoryResponse struct {
@@ -1836,7 +1896,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_tandem_v1_director_proto_msgTypes[26]
+	mi := &file_tandem_v1_director_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1908,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[26]
+	mi := &file_tandem_v1_director_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1921,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{26}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HistoryResponse) GetChanges() []*RoleChange {
@@ -1888,7 +1948,7 @@ type RoleChange struct {
 
 func (x *RoleChange) Reset() {
 	*x = RoleChange{}
-	mi := &file_tandem_v1_director_proto_msgTypes[27]
+	mi := &file_tandem_v1_director_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +1960,7 @@ func (x *RoleChange) String() string {
 func (*RoleChange) ProtoMessage() {}
 
 func (x *RoleChange) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_director_proto_msgTypes[27]
+	mi := &file_tandem_v1_director_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +1973,7 @@ func (x *RoleChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChange.ProtoReflect.Descriptor instead.
 func (*RoleChange) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_director_proto_rawDescGZIP(), []int{27}
+	return file_tandem_v1_director_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RoleChange) GetAt() *timestamppb.Timestamp {
@@ -2013,14 +2073,18 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\x04text\x18\x10 \x01(\tR\x04text\x12.\n" +
 	"\x06voters\x18\x11 \x03(\v2\x16.tandem.v1.VoterStatusR\x06voters\x12\x18\n" +
 	"\amonitor\x18\x12 \x01(\tR\amonitor\x12\x18\n" +
-	"\aprofile\x18\x13 \x01(\tR\aprofile\"\xa3\x01\n" +
+	"\aprofile\x18\x13 \x01(\tR\aprofile\"\xd3\x01\n" +
 	"\vVoterStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06holder\x18\x04 \x01(\tR\x06holder\x12!\n" +
 	"\fremaining_ms\x18\x05 \x01(\x03R\vremainingMs\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\"\xd7\x02\n" +
+	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\x12.\n" +
+	"\x05heard\x18\a \x03(\v2\x18.tandem.v1.DirectorHeardR\x05heard\"B\n" +
+	"\rDirectorHeard\x12\x1a\n" +
+	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x15\n" +
+	"\x06age_ms\x18\x02 \x01(\x03R\x05ageMs\"\xd7\x02\n" +
 	"\x0eWatchdogStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bwatching\x18\x02 \x01(\tR\bwatching\x12\x14\n" +
@@ -2153,88 +2217,90 @@ func file_tandem_v1_director_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_director_proto_rawDescData
 }
 
-var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_tandem_v1_director_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_tandem_v1_director_proto_goTypes = []any{
 	(*StatusRequest)(nil),                // 0: tandem.v1.StatusRequest
 	(*StatusResponse)(nil),               // 1: tandem.v1.StatusResponse
 	(*Headroom)(nil),                     // 2: tandem.v1.Headroom
 	(*DirectorStatus)(nil),               // 3: tandem.v1.DirectorStatus
 	(*VoterStatus)(nil),                  // 4: tandem.v1.VoterStatus
-	(*WatchdogStatus)(nil),               // 5: tandem.v1.WatchdogStatus
-	(*RecorderStatus)(nil),               // 6: tandem.v1.RecorderStatus
-	(*Alarm)(nil),                        // 7: tandem.v1.Alarm
-	(*ListTurretsRequest)(nil),           // 8: tandem.v1.ListTurretsRequest
-	(*ListTurretsResponse)(nil),          // 9: tandem.v1.ListTurretsResponse
-	(*Turret)(nil),                       // 10: tandem.v1.Turret
-	(*ListFloorChannelsRequest)(nil),     // 11: tandem.v1.ListFloorChannelsRequest
-	(*ListFloorChannelsResponse)(nil),    // 12: tandem.v1.ListFloorChannelsResponse
-	(*FloorChannel)(nil),                 // 13: tandem.v1.FloorChannel
-	(*DirectorServiceDrainRequest)(nil),  // 14: tandem.v1.DirectorServiceDrainRequest
-	(*DirectorServiceDrainResponse)(nil), // 15: tandem.v1.DirectorServiceDrainResponse
-	(*MoveRequest)(nil),                  // 16: tandem.v1.MoveRequest
-	(*MoveResponse)(nil),                 // 17: tandem.v1.MoveResponse
-	(*RebalanceRequest)(nil),             // 18: tandem.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),            // 19: tandem.v1.RebalanceResponse
-	(*TurretMove)(nil),                   // 20: tandem.v1.TurretMove
-	(*CampaignRequest)(nil),              // 21: tandem.v1.CampaignRequest
-	(*CampaignResponse)(nil),             // 22: tandem.v1.CampaignResponse
-	(*FailoverRequest)(nil),              // 23: tandem.v1.FailoverRequest
-	(*FailoverResponse)(nil),             // 24: tandem.v1.FailoverResponse
-	(*HistoryRequest)(nil),               // 25: tandem.v1.HistoryRequest
-	(*HistoryResponse)(nil),              // 26: tandem.v1.HistoryResponse
-	(*RoleChange)(nil),                   // 27: tandem.v1.RoleChange
-	(*timestamppb.Timestamp)(nil),        // 28: google.protobuf.Timestamp
-	(*Load)(nil),                         // 29: tandem.v1.Load
-	(*Session)(nil),                      // 30: tandem.v1.Session
-	(*Channel)(nil),                      // 31: tandem.v1.Channel
-	(*Endpoint)(nil),                     // 32: tandem.v1.Endpoint
-	(Codec)(0),                           // 33: tandem.v1.Codec
+	(*DirectorHeard)(nil),                // 5: tandem.v1.DirectorHeard
+	(*WatchdogStatus)(nil),               // 6: tandem.v1.WatchdogStatus
+	(*RecorderStatus)(nil),               // 7: tandem.v1.RecorderStatus
+	(*Alarm)(nil),                        // 8: tandem.v1.Alarm
+	(*ListTurretsRequest)(nil),           // 9: tandem.v1.ListTurretsRequest
+	(*ListTurretsResponse)(nil),          // 10: tandem.v1.ListTurretsResponse
+	(*Turret)(nil),                       // 11: tandem.v1.Turret
+	(*ListFloorChannelsRequest)(nil),     // 12: tandem.v1.ListFloorChannelsRequest
+	(*ListFloorChannelsResponse)(nil),    // 13: tandem.v1.ListFloorChannelsResponse
+	(*FloorChannel)(nil),                 // 14: tandem.v1.FloorChannel
+	(*DirectorServiceDrainRequest)(nil),  // 15: tandem.v1.DirectorServiceDrainRequest
+	(*DirectorServiceDrainResponse)(nil), // 16: tandem.v1.DirectorServiceDrainResponse
+	(*MoveRequest)(nil),                  // 17: tandem.v1.MoveRequest
+	(*MoveResponse)(nil),                 // 18: tandem.v1.MoveResponse
+	(*RebalanceRequest)(nil),             // 19: tandem.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),            // 20: tandem.v1.RebalanceResponse
+	(*TurretMove)(nil),                   // 21: tandem.v1.TurretMove
+	(*CampaignRequest)(nil),              // 22: tandem.v1.CampaignRequest
+	(*CampaignResponse)(nil),             // 23: tandem.v1.CampaignResponse
+	(*FailoverRequest)(nil),              // 24: tandem.v1.FailoverRequest
+	(*FailoverResponse)(nil),             // 25: tandem.v1.FailoverResponse
+	(*HistoryRequest)(nil),               // 26: tandem.v1.HistoryRequest
+	(*HistoryResponse)(nil),              // 27: tandem.v1.HistoryResponse
+	(*RoleChange)(nil),                   // 28: tandem.v1.RoleChange
+	(*timestamppb.Timestamp)(nil),        // 29: google.protobuf.Timestamp
+	(*Load)(nil),                         // 30: tandem.v1.Load
+	(*Session)(nil),                      // 31: tandem.v1.Session
+	(*Channel)(nil),                      // 32: tandem.v1.Channel
+	(*Endpoint)(nil),                     // 33: tandem.v1.Endpoint
+	(Codec)(0),                           // 34: tandem.v1.Codec
 }
 var file_tandem_v1_director_proto_depIdxs = []int32{
-	28, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
+	29, // 0: tandem.v1.StatusResponse.generated:type_name -> google.protobuf.Timestamp
 	3,  // 1: tandem.v1.StatusResponse.directors:type_name -> tandem.v1.DirectorStatus
-	5,  // 2: tandem.v1.StatusResponse.watchdogs:type_name -> tandem.v1.WatchdogStatus
-	6,  // 3: tandem.v1.StatusResponse.recorders:type_name -> tandem.v1.RecorderStatus
-	7,  // 4: tandem.v1.StatusResponse.alarms:type_name -> tandem.v1.Alarm
+	6,  // 2: tandem.v1.StatusResponse.watchdogs:type_name -> tandem.v1.WatchdogStatus
+	7,  // 3: tandem.v1.StatusResponse.recorders:type_name -> tandem.v1.RecorderStatus
+	8,  // 4: tandem.v1.StatusResponse.alarms:type_name -> tandem.v1.Alarm
 	2,  // 5: tandem.v1.StatusResponse.headroom:type_name -> tandem.v1.Headroom
-	28, // 6: tandem.v1.DirectorStatus.since:type_name -> google.protobuf.Timestamp
+	29, // 6: tandem.v1.DirectorStatus.since:type_name -> google.protobuf.Timestamp
 	4,  // 7: tandem.v1.DirectorStatus.voters:type_name -> tandem.v1.VoterStatus
-	28, // 8: tandem.v1.WatchdogStatus.paused_until:type_name -> google.protobuf.Timestamp
-	29, // 9: tandem.v1.RecorderStatus.load:type_name -> tandem.v1.Load
-	28, // 10: tandem.v1.Alarm.since:type_name -> google.protobuf.Timestamp
-	10, // 11: tandem.v1.ListTurretsResponse.turrets:type_name -> tandem.v1.Turret
-	30, // 12: tandem.v1.Turret.session:type_name -> tandem.v1.Session
-	28, // 13: tandem.v1.Turret.since:type_name -> google.protobuf.Timestamp
-	13, // 14: tandem.v1.ListFloorChannelsResponse.channels:type_name -> tandem.v1.FloorChannel
-	31, // 15: tandem.v1.FloorChannel.channel:type_name -> tandem.v1.Channel
-	32, // 16: tandem.v1.FloorChannel.endpoint:type_name -> tandem.v1.Endpoint
-	33, // 17: tandem.v1.FloorChannel.codec:type_name -> tandem.v1.Codec
-	20, // 18: tandem.v1.RebalanceResponse.moves:type_name -> tandem.v1.TurretMove
-	27, // 19: tandem.v1.HistoryResponse.changes:type_name -> tandem.v1.RoleChange
-	28, // 20: tandem.v1.RoleChange.at:type_name -> google.protobuf.Timestamp
-	0,  // 21: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
-	8,  // 22: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
-	11, // 23: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
-	14, // 24: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DirectorServiceDrainRequest
-	16, // 25: tandem.v1.DirectorService.Move:input_type -> tandem.v1.MoveRequest
-	18, // 26: tandem.v1.DirectorService.Rebalance:input_type -> tandem.v1.RebalanceRequest
-	21, // 27: tandem.v1.DirectorService.Campaign:input_type -> tandem.v1.CampaignRequest
-	23, // 28: tandem.v1.DirectorService.Failover:input_type -> tandem.v1.FailoverRequest
-	25, // 29: tandem.v1.DirectorService.History:input_type -> tandem.v1.HistoryRequest
-	1,  // 30: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
-	9,  // 31: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
-	12, // 32: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
-	15, // 33: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DirectorServiceDrainResponse
-	17, // 34: tandem.v1.DirectorService.Move:output_type -> tandem.v1.MoveResponse
-	19, // 35: tandem.v1.DirectorService.Rebalance:output_type -> tandem.v1.RebalanceResponse
-	22, // 36: tandem.v1.DirectorService.Campaign:output_type -> tandem.v1.CampaignResponse
-	24, // 37: tandem.v1.DirectorService.Failover:output_type -> tandem.v1.FailoverResponse
-	26, // 38: tandem.v1.DirectorService.History:output_type -> tandem.v1.HistoryResponse
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 8: tandem.v1.VoterStatus.heard:type_name -> tandem.v1.DirectorHeard
+	29, // 9: tandem.v1.WatchdogStatus.paused_until:type_name -> google.protobuf.Timestamp
+	30, // 10: tandem.v1.RecorderStatus.load:type_name -> tandem.v1.Load
+	29, // 11: tandem.v1.Alarm.since:type_name -> google.protobuf.Timestamp
+	11, // 12: tandem.v1.ListTurretsResponse.turrets:type_name -> tandem.v1.Turret
+	31, // 13: tandem.v1.Turret.session:type_name -> tandem.v1.Session
+	29, // 14: tandem.v1.Turret.since:type_name -> google.protobuf.Timestamp
+	14, // 15: tandem.v1.ListFloorChannelsResponse.channels:type_name -> tandem.v1.FloorChannel
+	32, // 16: tandem.v1.FloorChannel.channel:type_name -> tandem.v1.Channel
+	33, // 17: tandem.v1.FloorChannel.endpoint:type_name -> tandem.v1.Endpoint
+	34, // 18: tandem.v1.FloorChannel.codec:type_name -> tandem.v1.Codec
+	21, // 19: tandem.v1.RebalanceResponse.moves:type_name -> tandem.v1.TurretMove
+	28, // 20: tandem.v1.HistoryResponse.changes:type_name -> tandem.v1.RoleChange
+	29, // 21: tandem.v1.RoleChange.at:type_name -> google.protobuf.Timestamp
+	0,  // 22: tandem.v1.DirectorService.Status:input_type -> tandem.v1.StatusRequest
+	9,  // 23: tandem.v1.DirectorService.ListTurrets:input_type -> tandem.v1.ListTurretsRequest
+	12, // 24: tandem.v1.DirectorService.ListFloorChannels:input_type -> tandem.v1.ListFloorChannelsRequest
+	15, // 25: tandem.v1.DirectorService.Drain:input_type -> tandem.v1.DirectorServiceDrainRequest
+	17, // 26: tandem.v1.DirectorService.Move:input_type -> tandem.v1.MoveRequest
+	19, // 27: tandem.v1.DirectorService.Rebalance:input_type -> tandem.v1.RebalanceRequest
+	22, // 28: tandem.v1.DirectorService.Campaign:input_type -> tandem.v1.CampaignRequest
+	24, // 29: tandem.v1.DirectorService.Failover:input_type -> tandem.v1.FailoverRequest
+	26, // 30: tandem.v1.DirectorService.History:input_type -> tandem.v1.HistoryRequest
+	1,  // 31: tandem.v1.DirectorService.Status:output_type -> tandem.v1.StatusResponse
+	10, // 32: tandem.v1.DirectorService.ListTurrets:output_type -> tandem.v1.ListTurretsResponse
+	13, // 33: tandem.v1.DirectorService.ListFloorChannels:output_type -> tandem.v1.ListFloorChannelsResponse
+	16, // 34: tandem.v1.DirectorService.Drain:output_type -> tandem.v1.DirectorServiceDrainResponse
+	18, // 35: tandem.v1.DirectorService.Move:output_type -> tandem.v1.MoveResponse
+	20, // 36: tandem.v1.DirectorService.Rebalance:output_type -> tandem.v1.RebalanceResponse
+	23, // 37: tandem.v1.DirectorService.Campaign:output_type -> tandem.v1.CampaignResponse
+	25, // 38: tandem.v1.DirectorService.Failover:output_type -> tandem.v1.FailoverResponse
+	27, // 39: tandem.v1.DirectorService.History:output_type -> tandem.v1.HistoryResponse
+	31, // [31:40] is the sub-list for method output_type
+	22, // [22:31] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_director_proto_init() }
@@ -2250,7 +2316,7 @@ func file_tandem_v1_director_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_director_proto_rawDesc), len(file_tandem_v1_director_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

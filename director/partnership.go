@@ -1,0 +1,242 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tandem/internal/authority"
+	"tandem/internal/call"
+	"tandem/internal/daemon"
+	"tandem/internal/local"
+	"tandem/internal/monitor"
+	"tandem/internal/rpc"
+)
+
+const (
+	// turning is how long ago the owner loop may last have turned for this
+	// director to be fit to lead: it turns twenty times a second.
+	turning = time.Second
+	// loopWait is how long a watchdog's question waits for the owner loop. A
+	// loop that is slower looks dead to the watchdog, as it is meant to.
+	loopWait = 80 * time.Millisecond
+	// unheard is how long a peer or voter is silent before that is said.
+	unheard = 2 * time.Second
+	// parting bounds how long a stopping director waits for its voters and its
+	// peer to hear that it gives its authority back.
+	parting = 500 * time.Millisecond
+)
+
+// partnership is what a director has because it is one of two: the elector,
+// those it asks, and those that watch it.
+type partnership struct {
+	director *director
+	cfg      Config
+	elector  *elector
+	boxes    []*ballotBox
+	peer     *peerLink
+	monitor  net.PacketConn
+	key      []byte
+	watched  *local.Server
+	metrics  *monitor.Metrics
+	log      *slog.Logger
+}
+
+func newPartnership(d *director) (p *partnership, err error) {
+	p = &partnership{director: d, cfg: d.cfg, log: d.log, metrics: monitor.NewMetrics(d.registry)}
+	f := d.cfg.Failover
+	d.right.profile = f.Profile
+	if p.key, err = f.Key(); err != nil {
+		return nil, fmt.Errorf("read monitor key: %w", err)
+	}
+	p.peer = newPeerLink(d.cfg, func() string { return d.loop().ctiWord() })
+	p.elector = newElector(f.Authority(), d.right, daemon.Boottime, p.able, d.log)
+	p.elector.office, p.elector.rival = p, p.peer
+	client := rpc.NewClient()
+	for _, address := range p.electorate() {
+		box := newBallotBox(address, d.cfg, client, p.nonceTo(address))
+		p.boxes = append(p.boxes, box)
+		p.elector.voters = append(p.elector.voters, box)
+	}
+	if p.monitor, err = net.ListenPacket("udp", d.cfg.Monitor); err != nil {
+		return nil, fmt.Errorf("listen for monitoring: %w", err)
+	}
+	if p.watched, err = local.Listen(f.Socket); err != nil {
+		p.monitor.Close()
+		return nil, err
+	}
+	d.registry.MustRegister(newAuthorityGauges(p))
+	return p, nil
+}
+
+func (p *partnership) close() {
+	p.monitor.Close()
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	p.watched.Run(over) // closes the socket
+}
+
+// electorate are the addresses of all who are leased: those that vote first, in
+// the order of the configuration, then the other recorders.
+func (p *partnership) electorate() []string {
+	all := slices.Clone(p.cfg.Failover.Voters)
+	for _, r := range p.cfg.Recorders {
+		if !slices.Contains(all, r.Address) {
+			all = append(all, r.Address)
+		}
+	}
+	return all
+}
+
+// nonceTo passes a voter's nonce on to the link of the recorder that it is;
+// nil for a witness, which takes no orders.
+func (p *partnership) nonceTo(address string) func(uint64) {
+	i := slices.IndexFunc(p.cfg.Recorders, func(r RecorderConfig) bool { return r.Address == address })
+	if i < 0 {
+		return nil
+	}
+	name := call.RecorderName(p.cfg.Recorders[i].Name)
+	return func(nonce uint64) { p.director.loop().links[name].nonce.Store(nonce) }
+}
+
+// run keeps the authority and answers watchdogs until ctx ends.
+func (p *partnership) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.elector.run(ctx) })
+	g.Go(func() error { return monitor.Serve(ctx, p.monitor, p.key, p.probed, p.metrics) })
+	g.Go(func() error { return p.watched.Run(ctx) })
+	g.Go(func() error { return p.tell(ctx) })
+	return g.Wait()
+}
+
+// able reports whether this director could lead, or says why not. A switch
+// that neither of the two can see is no reason to have nobody in charge of the
+// recorders.
+func (p *partnership) able() (bool, string) {
+	l := p.director.loop()
+	if since := p.elector.clock().Sub(authority.Instant(l.turned.Load())); since > turning {
+		return false, fmt.Sprintf("its owner loop has not turned for %v", since.Round(time.Millisecond))
+	}
+	if word := l.ctiWord(); word != "up" {
+		if peer := p.peer.heard(unheard); peer != nil && peer.cti == "up" {
+			return false, "its CTI link is " + word + ", that of " + peer.name + " is up"
+		}
+	}
+	return true, ""
+}
+
+// enthrone implements office.
+func (p *partnership) enthrone(epoch uint64) {
+	p.director.loop().post(func(now time.Time, f *floor) { f.enthrone(now, epoch) })
+}
+
+// lead implements office.
+func (p *partnership) lead(epoch uint64) {
+	p.director.loop().post(func(now time.Time, f *floor) { f.guarded(now, epoch) })
+}
+
+// abdicate implements office.
+func (p *partnership) abdicate() { p.director.reign.Load().end() }
+
+// probed answers a watchdog, by way of the owner loop and of the elector.
+func (p *partnership) probed() (monitor.Reply, bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), loopWait)
+	defer cancel()
+	l := p.director.loop()
+	r := monitor.Reply{Director: p.cfg.Name, Group: p.cfg.Group, Preferred: p.cfg.Failover.Preferred, Loops: map[string]uint64{"floor": l.turns.Load()}}
+	if err := l.ask(ctx, func(_ time.Time, f *floor) {
+		r.CTI, r.Sessions, r.Channels = f.link.word(), uint32(len(f.sessions)), uint32(len(f.channels))
+		for _, rec := range f.recorders {
+			if rec.reachable {
+				r.Recorders++
+			}
+		}
+	}); err != nil {
+		return r, false
+	}
+	if err := p.elector.call(ctx, func(authority.Instant) {}); err != nil {
+		return r, false
+	}
+	v := p.elector.view.Load()
+	r.Role, r.Epoch, r.Basis, r.AuthorityMS = v.director.Phase.String(), uint64(v.epoch()), v.basis.String(), v.remaining.Milliseconds()
+	r.Eligible, r.Why = v.able, v.why
+	r.Loops["elector"] = v.rounds
+	if peer := p.peer.heard(unheard); peer != nil {
+		r.Peer = peer.role
+	}
+	return r, true
+}
+
+// tell tells the watchdog on this host, as often as the elector turns.
+func (p *partnership) tell(ctx context.Context) error {
+	tick := time.NewTicker(p.elector.cfg.H / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		// By way of the elector: one that is stuck must fall silent.
+		if p.elector.call(ctx, func(authority.Instant) {}) != nil {
+			continue
+		}
+		v := p.elector.view.Load()
+		p.watched.Beat(local.Report{
+			Role: v.director.Phase.String(), Epoch: uint64(v.epoch()), Holds: v.basis != authority.None, AuthorityMS: v.remaining.Milliseconds(),
+			Loops: map[string]uint64{"floor": p.director.loop().turns.Load(), "elector": v.rounds}, Eligible: v.able, Why: v.why,
+		})
+	}
+}
+
+// leave gives the authority back at the end of the process: what was begun is
+// told first, and the peer is asked to take over.
+func (p *partnership) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	p.wrapUp(ctx, cause{p.cfg.Name, "stopped"})
+	p.resign(ctx)
+	p.await(parting)
+}
+
+// await waits until what was sent to others has been answered.
+func (p *partnership) await(most time.Duration) {
+	tick := time.NewTicker(gather)
+	defer tick.Stop()
+	for deadline := time.Now().Add(most); time.Now().Before(deadline) && p.underWay(); {
+		<-tick.C
+	}
+}
+
+func (p *partnership) underWay() bool {
+	return p.peer.pending.Load() > 0 || slices.ContainsFunc(p.boxes, func(b *ballotBox) bool { return b.pending.Load() > 0 })
+}
+
+// wrapUp has the floor end what it has begun, and begin nothing.
+func (p *partnership) wrapUp(ctx context.Context, c cause) {
+	ctx, cancel := context.WithTimeout(ctx, wrapUpWait)
+	defer cancel()
+	p.elector.call(ctx, func(now authority.Instant) {
+		p.elector.wanted = c
+		p.elector.step(authority.Drain{}, now)
+	})
+	l := p.director.loop()
+	l.post(func(_ time.Time, f *floor) { f.finish() })
+	l.await(ctx, func(f *floor) bool { return f.idle() })
+}
+
+// resign gives the authority back and returns the epoch that is over, 0 if there was none.
+func (p *partnership) resign(ctx context.Context) (epoch uint64) {
+	p.elector.call(ctx, func(now authority.Instant) {
+		c := p.elector.wanted
+		p.peer.parting.Store(&c)
+		epoch = uint64(p.elector.director.Epoch)
+		p.elector.step(authority.Resign{}, now)
+	})
+	return epoch
+}
