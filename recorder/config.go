@@ -1,10 +1,15 @@
 package recorder
 
 import (
+	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"tandem/internal/config"
+	"tandem/internal/daemon"
+	"tandem/internal/pair"
+	"tandem/internal/voter"
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
 	"tandem/recorder/journal"
@@ -14,6 +19,7 @@ import (
 type Config struct {
 	Name    string `toml:"name"`
 	Group   string `toml:"group"`
+	Profile string `toml:"profile"`
 	Control string `toml:"control"`
 	// InsecureControl lets Control be an address that other machines reach.
 	InsecureControl bool   `toml:"insecure_control"`
@@ -72,7 +78,7 @@ const (
 func DefaultConfig() Config {
 	j := journal.DefaultConfig()
 	return Config{
-		Name: "rec-1", Group: "primary", Control: "127.0.0.1:7402", Metrics: "127.0.0.1:9402", Dir: "/var/lib/tandem/recorder", Nice: -10,
+		Name: "rec-1", Group: "primary", Profile: "steady", Control: "127.0.0.1:7402", Metrics: "127.0.0.1:9402", Dir: "/var/lib/tandem/recorder", Nice: -10,
 		Media: MediaConfig{Keep: keepCalls, PreRoll: config.Duration(2 * time.Second), PostRoll: config.Duration(2 * time.Second), Slot: config.Duration(15 * time.Minute)},
 		RTP: RTPConfig{Host: "127.0.0.1", PortMin: 20000, PortMax: 39998, Tick: config.Duration(50 * time.Millisecond), ReceiveBuffer: 512 << 10,
 			MediaDead: config.Duration(15 * time.Second)},
@@ -87,6 +93,8 @@ func (c Config) Validate() []config.Fault {
 	var check config.Check
 	check.Name("name", c.Name)
 	check.Name("group", c.Group)
+	_, known := pair.Profiles[c.Profile]
+	check.That(known, "profile", "%q: want steady or fast", c.Profile)
 	if c.InsecureControl {
 		check.Addr("control", c.Control)
 	} else {
@@ -121,6 +129,13 @@ func (c Config) Validate() []config.Fault {
 }
 
 // What each part is told of it; the configuration has been validated.
+
+func (c Config) voter(boot string) voter.Config {
+	return voter.Config{
+		Name: c.Name, Group: c.Group, Path: filepath.Join(c.Dir, authorityFile), Profile: c.Profile, Boot: boot,
+		Clock: daemon.Boottime, Log: slog.Default(),
+	}
+}
 
 func (c Config) journal(boot string) journal.Config {
 	j := journal.DefaultConfig()

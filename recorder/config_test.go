@@ -29,6 +29,7 @@ func TestConfigFaults(t *testing.T) {
 		{`control = "10.0.0.1:7402"`, "control"},
 		{"insecure_control = true\ncontrol = \"everywhere\"", "control"},
 		{`nice = -21`, "nice"},
+		{`profile = "slow"`, "profile"},
 		{"[media]\nkeep = \"some\"", "media.keep"},
 		{"[media]\nslot = \"7m\"", "media.slot"},
 		{"[rtp]\nhost = \"0.0.0.0\"", "rtp.host"},

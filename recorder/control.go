@@ -17,9 +17,10 @@ import (
 // control answers directors. Everything that changes something goes through the fence.
 type control struct {
 	tandemv1connect.UnimplementedRecorderServiceHandler
-	name        string
+	name, group string
 	boot        string
 	fence       *fence
+	drain       *drain
 	attachments *attachments
 	catalog     *catalog.Catalog
 	reporter    *reporter
@@ -27,7 +28,7 @@ type control struct {
 }
 
 func (c *control) Inventory(ctx context.Context, _ *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
-	inventory, err := c.inventory(ctx, c.fence.seen())
+	inventory, err := c.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +37,8 @@ func (c *control) Inventory(ctx context.Context, _ *connect.Request[tandemv1.Inv
 
 func (c *control) Fence(ctx context.Context, r *connect.Request[tandemv1.FenceRequest]) (*connect.Response[tandemv1.FenceResponse], error) {
 	var inventory *tandemv1.Inventory
-	err := c.fence.obey(r.Msg.GetOrder(), func() (err error) {
-		inventory, err = c.inventory(ctx, authority{Epoch: r.Msg.GetOrder().GetEpoch(), Holder: r.Msg.GetOrder().GetDirector()})
+	err := c.fence.begin(ctx, r.Msg.GetOrder(), func() (err error) {
+		inventory, err = c.inventory(ctx)
 		return err
 	})
 	if err != nil {
@@ -53,7 +54,7 @@ func (c *control) OpenChannels(ctx context.Context, r *connect.Request[tandemv1.
 		}
 	}
 	var answers []*tandemv1.OpenedChannel
-	err := c.fence.obey(r.Msg.GetOrder(), func() (err error) {
+	err := c.fence.obey(ctx, r.Msg.GetOrder(), func() (err error) {
 		ready, _ := c.reporter.ready()
 		answers, err = c.attachments.add(ctx, time.Now(), ready, r.Msg.GetChannels())
 		return unavailable(err)
@@ -77,7 +78,7 @@ func checkOpening(want *tandemv1.OpenChannel) error {
 }
 
 func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
-	err := c.fence.obey(r.Msg.GetOrder(), func() error {
+	err := c.fence.obey(ctx, r.Msg.GetOrder(), func() error {
 		return unavailable(c.attachments.update(ctx, time.Now(), r.Msg.GetChannels()))
 	})
 	if err != nil {
@@ -87,7 +88,7 @@ func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv
 }
 
 func (c *control) CloseChannels(ctx context.Context, r *connect.Request[tandemv1.CloseChannelsRequest]) (*connect.Response[tandemv1.CloseChannelsResponse], error) {
-	err := c.fence.obey(r.Msg.GetOrder(), func() error {
+	err := c.fence.obey(ctx, r.Msg.GetOrder(), func() error {
 		return unavailable(c.attachments.remove(ctx, time.Now(), r.Msg.GetChannels()))
 	})
 	if err != nil {
@@ -101,7 +102,7 @@ func (c *control) PutRecords(ctx context.Context, r *connect.Request[tandemv1.Pu
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	err = c.fence.obey(r.Msg.GetOrder(), func() error {
+	err = c.fence.obey(ctx, r.Msg.GetOrder(), func() error {
 		return unavailable(c.catalog.PutRecords(ctx, calls, legs, blind))
 	})
 	if err != nil {
@@ -111,9 +112,9 @@ func (c *control) PutRecords(ctx context.Context, r *connect.Request[tandemv1.Pu
 	return connect.NewResponse(&tandemv1.PutRecordsResponse{}), nil
 }
 
-func (c *control) Drain(_ context.Context, r *connect.Request[tandemv1.DrainRequest]) (*connect.Response[tandemv1.DrainResponse], error) {
-	err := c.fence.obey(r.Msg.GetOrder(), func() error {
-		return unavailable(c.fence.drain(!r.Msg.GetUndo()))
+func (c *control) Drain(ctx context.Context, r *connect.Request[tandemv1.DrainRequest]) (*connect.Response[tandemv1.DrainResponse], error) {
+	err := c.fence.obey(ctx, r.Msg.GetOrder(), func() error {
+		return unavailable(c.drain.set(!r.Msg.GetUndo()))
 	})
 	if err != nil {
 		return nil, err
@@ -130,7 +131,9 @@ func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRe
 	var sent *tandemv1.Load
 	for sequence := uint64(1); ; sequence++ {
 		latest, changed := c.reporter.last()
-		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: c.fence.seen().Epoch, BootId: c.boot, Packets: latest.packets, Talking: uint32(latest.talking), RecordedUntil: timeProto(latest.until)}
+		epoch, _ := c.fence.voter.Seen()
+		m := &tandemv1.WatchResponse{Sequence: sequence, Epoch: uint64(epoch), BootId: c.boot, Packets: latest.packets, Talking: uint32(latest.talking),
+			RecordedUntil: timeProto(latest.until), Nonce: c.fence.voter.Nonce()}
 		if latest.load != sent {
 			m.Load, sent = latest.load, latest.load
 		}
@@ -145,14 +148,15 @@ func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRe
 	}
 }
 
-func (c *control) inventory(ctx context.Context, seen authority) (*tandemv1.Inventory, error) {
+func (c *control) inventory(ctx context.Context) (*tandemv1.Inventory, error) {
 	records, err := c.catalog.OpenLegs(ctx)
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	epoch, holder := c.fence.voter.Seen()
 	inventory := &tandemv1.Inventory{
-		Recorder: c.name, Group: c.fence.group, Epoch: seen.Epoch, Holder: seen.Holder, BootId: c.boot,
-		Channels: c.attachments.held(),
+		Recorder: c.name, Group: c.group, Epoch: uint64(epoch), Holder: holder, BootId: c.boot,
+		Channels: c.attachments.held(), Nonce: c.fence.voter.Nonce(),
 	}
 	calls := map[call.CallID]bool{}
 	for _, r := range records {

@@ -3,6 +3,7 @@ package recorder
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tandem/internal/voter"
 	"tandem/recorder/intake"
 	"tandem/recorder/journal"
 )
@@ -13,6 +14,7 @@ type collector struct {
 	intake   *intake.Intake
 	journal  *journal.Writer
 	reporter *reporter
+	voter    *voter.Keeper
 }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -44,6 +46,7 @@ var (
 	metricTalking    = describe("talking_channels", "Channels with an RTP packet in the last 200 ms.")
 	metricDead       = describe("dead_channels", "Channels with a dialog and neither RTP nor RTCP for rtp.media_dead.")
 	metricCatalogLag = describe("catalog_lag_rows", "Catalog rows not shipped yet.")
+	metricEpoch      = describe("epoch", "The newest epoch that was leased or obeyed; the lowest bit is the director's side.")
 )
 
 // Describe implements prometheus.Collector.
@@ -80,6 +83,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricTalking, float64(latest.talking))
 	gauge(metricDead, float64(len(report.GetDeadChannels())))
 	gauge(metricCatalogLag, float64(report.GetCatalogLag()))
+	epoch, _ := c.voter.Seen()
+	gauge(metricEpoch, float64(epoch))
 	totals := c.intake.Totals()
 	counter(metricPackets, totals.Packets)
 	counter(metricLost, totals.Lost)

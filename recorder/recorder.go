@@ -24,6 +24,7 @@ import (
 	"tandem/internal/call"
 	"tandem/internal/daemon"
 	"tandem/internal/rpc"
+	"tandem/internal/voter"
 	"tandem/recorder/catalog"
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
@@ -80,6 +81,7 @@ type recorder struct {
 	compactor   *compact.Compactor
 	attachments *attachments
 	reporter    *reporter
+	fence       *fence
 	control     *control
 	media       *mediaAPI
 }
@@ -93,7 +95,11 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
-	fence, err := openFence(cfg.Group, filepath.Join(cfg.Dir, "authority.json"))
+	drain, err := openDrain(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	keeper, err := voter.Open(cfg.voter(boot))
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +130,7 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 		slog.Warn("legs interrupted by the last stop", "legs", interrupted, "last_good", lastGood)
 	}
 	r.compactor = compact.New(cfg.compactor(journalDir, mediaDir), r.catalog)
-	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog, fence: fence}
+	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog, drain: drain}
 	if err := r.reporter.start(); err != nil {
 		return nil, err
 	}
@@ -132,7 +138,8 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 	if err := watch.begin(ctx, lastGood); err != nil {
 		return nil, err
 	}
-	r.control = &control{name: cfg.Name, boot: boot, fence: fence, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter, watch: watch}
+	r.fence = newFence(keeper)
+	r.control = &control{name: cfg.Name, group: cfg.Group, boot: boot, fence: r.fence, drain: drain, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter, watch: watch}
 	player := playback.New(playback.Config{Journal: journalDir, Media: mediaDir}, r.catalog)
 	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, player: player, attachments: r.attachments, journal: r.journal}
 	return r, nil
@@ -141,6 +148,7 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 func (r *recorder) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(tandemv1connect.NewRecorderServiceHandler(r.control))
+	mux.Handle(tandemv1connect.NewVoterServiceHandler(r.fence.voter))
 	// Compressing audio costs more than everything else about reading it.
 	mux.Handle(tandemv1connect.NewMediaServiceHandler(r.media, connect.WithCompression("gzip", nil, nil)))
 	return mux
@@ -170,6 +178,6 @@ func lastWritten(dir string) (time.Time, error) {
 
 func (r *recorder) metrics() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{r.intake, r.journal, r.reporter})
+	registry.MustRegister(&collector{r.intake, r.journal, r.reporter, r.fence.voter}, r.fence.refused)
 	return registry
 }

@@ -49,7 +49,7 @@ type reporter struct {
 	compactor   *compact.Compactor
 	attachments *attachments
 	catalog     *catalog.Catalog
-	fence       *fence
+	drain       *drain
 	meter       *load.Meter
 	link        *load.Link // nil: the media network cannot go down
 	linkDown    atomic.Pointer[string]
@@ -184,7 +184,7 @@ func (r *reporter) decide(was *tandemv1.Load, m measurement, unswept time.Durati
 		return false, was.GetReason()
 	}
 	return load.Ready(was.GetReady() || was.GetAt() == nil, load.Facts{
-		Draining: r.fence.seen().Draining, MediaDown: *r.linkDown.Load(), Unswept: unswept, JournalHangs: r.journal.Hangs(),
+		Draining: r.drain.on.Load(), MediaDown: *r.linkDown.Load(), Unswept: unswept, JournalHangs: r.journal.Hangs(),
 		JournalQueue: r.journal.Queue(), JournalErr: r.journal.Err(),
 		Unmeasured: now.Sub(m.usage.At), DiskFree: m.usage.DiskFree, Reserve: uint64(r.cfg.Limits.Reserve),
 	})
