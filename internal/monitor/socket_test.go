@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -147,8 +148,10 @@ func TestStrangersAndReplaysGetNothing(t *testing.T) {
 // probes asks it no more than once at a time.
 func TestStuckLoopLooksDead(t *testing.T) {
 	f := serve(t)
-	release := make(chan struct{})
-	f.stuck.Store(&release)
+	stuck := make(chan struct{})
+	release := sync.OnceFunc(func() { close(stuck) })
+	defer release() // or the server never ends
+	f.stuck.Store(&stuck)
 	conn, err := net.Dial("udp", f.address)
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +163,7 @@ func TestStuckLoopLooksDead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.until(t, busy, flood-2*maxWaiting) // so many are in the loop's hands, and so many wait for it
+	f.until(t, busy, flood-2*maxWaiting-1) // so many are in the loop's hands, and so many wait for it
 	if n := f.asked.Load(); n != 1 {
 		t.Errorf("asked %d times at once", n)
 	}
@@ -170,7 +173,7 @@ func TestStuckLoopLooksDead(t *testing.T) {
 		t.Errorf("a stuck loop answered: %+v", r)
 	}
 	f.stuck.Store(nil)
-	close(release)
+	release()
 	rounds := int64(0)
 	until(t, "an answer", func() bool {
 		rounds++
