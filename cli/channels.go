@@ -68,13 +68,13 @@ type channelRow struct {
 // channels joins what the directors ordered with what the recorders hold.
 // Half of it is still worth showing when the other half does not answer.
 func (s *site) channels(ctx context.Context, recorder string) ([]channelRow, error) {
-	floor, floorErr := heard(s, "director", ask(ctx, s, s.directors, func(ctx context.Context, p peer) ([]*tandemv1.FloorChannel, error) {
+	floor, floorErr := askInCharge(ctx, s, func(ctx context.Context, p peer) ([]*tandemv1.FloorChannel, error) {
 		r, err := s.director(p).ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{Recorder: recorder}))
 		if err != nil {
 			return nil, err
 		}
 		return r.Msg.Channels, nil
-	}))
+	})
 	if floorErr != nil && len(s.recorders) == 0 {
 		return nil, floorErr
 	}
@@ -84,6 +84,9 @@ func (s *site) channels(ctx context.Context, recorder string) ([]channelRow, err
 			return nil, heldErr
 		}
 		s.warn("last packets and losses left out: %v", heldErr)
+	}
+	if statusOf(floorErr) == ExitRefused {
+		s.warn("what is ordered left out: %v", floorErr)
 	}
 	return joinChannels(floor, held, recorder), nil
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"os/user"
 	"strings"
 	"syscall"
 	"time"
@@ -37,15 +38,16 @@ func Main() int {
 
 // Run is Main with its surroundings given; args[0] is the program.
 func Run(ctx context.Context, args []string, out, errs io.Writer) int {
-	i := &invocation{out: out, errs: errs, terminal: isTerminal(out), progress: isTerminal(errs), zone: time.Local, now: time.Now}
+	i := &invocation{out: out, errs: errs, terminal: isTerminal(out), progress: isTerminal(errs), actor: actor(), zone: time.Local, now: time.Now}
 	return i.run(ctx, args)
 }
 
 // invocation is one run of recctl: where it prints and what it was told.
 type invocation struct {
 	out, errs io.Writer
-	terminal  bool // out is one: colour, redrawing
-	progress  bool // errs is one: progress bars
+	terminal  bool   // out is one: colour, redrawing
+	progress  bool   // errs is one: progress bars
+	actor     string // who runs it, for those who read later who wanted what
 	zone      *time.Location
 	now       func() time.Time
 }
@@ -77,7 +79,7 @@ func (i *invocation) app() *cli.App {
 	app := &cli.App{
 		Name:            "recctl",
 		Usage:           "see and use a Tandem site",
-		UsageText:       "recctl [--json] [--config FILE] [--director ADDR] COMMAND [OPTIONS] [ARGUMENTS]",
+		UsageText:       "recctl [--json] [--config FILE] [--director ADDR] [--watchdog ADDR] COMMAND [OPTIONS] [ARGUMENTS]",
 		Description:     exitStatuses,
 		Version:         daemon.Version(),
 		Writer:          i.out,
@@ -88,7 +90,8 @@ func (i *invocation) app() *cli.App {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{DisableDefaultText: true, Name: "json", Usage: "print JSON, an object a line, instead of tables"},
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` instead of " + DefaultFile},
-			&cli.StringSliceFlag{Name: "director", Usage: "ask the director at `ADDR` instead of those configured; may be repeated"},
+			&cli.StringSliceFlag{Name: "director", Usage: "ask the director at `ADDR`, and the watchdogs that it names, instead of those configured; may be repeated"},
+			&cli.StringSliceFlag{Name: "watchdog", Usage: "ask the watchdog at `ADDR` instead of those configured; may be repeated"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
@@ -108,6 +111,9 @@ func (i *invocation) app() *cli.App {
 			drainCommand(i),
 			moveCommand(i),
 			rebalanceCommand(i),
+			failoverCommand(i),
+			failbackCommand(i),
+			historyCommand(i),
 			verifyCommand(i),
 			configCommand(i),
 			demoCommand(i),
@@ -150,7 +156,7 @@ COMMANDS:{{range .Subcommands}}
 OPTIONS:{{range .VisibleFlags}}
    {{.}}{{end}}{{end}}
 
-Everywhere: --json, --config FILE, --director ADDR (see recctl --help).
+Everywhere: --json, --config FILE, --director ADDR, --watchdog ADDR (see recctl --help).
 `
 
 func unknownCommand(commands []*cli.Command, name, help string) error {
@@ -203,14 +209,33 @@ func (i *invocation) configuration(c *cli.Context) (Config, error) {
 		return cfg, &exitError{ExitUsage, err}
 	}
 	if given := c.StringSlice("director"); len(given) > 0 {
-		cfg.Directors = given
+		cfg.Directors, cfg.Watchdogs = given, []string{} // those configured may be another floor's
 	}
-	for _, a := range cfg.Directors {
-		if err := checkAddress(a); err != nil {
-			return cfg, usage("--director %w", err)
+	if given := c.StringSlice("watchdog"); len(given) > 0 {
+		cfg.Watchdogs = given
+	}
+	for _, option := range []string{"director", "watchdog"} {
+		for _, a := range c.StringSlice(option) {
+			if err := checkAddress(a); err != nil {
+				return cfg, usage("--%s %w", option, err)
+			}
 		}
 	}
 	return cfg, nil
+}
+
+// actor is the person at this machine, as USER@HOST; behind sudo the one who
+// typed it.
+func actor() string {
+	name := os.Getenv("SUDO_USER")
+	if u, err := user.Current(); err == nil && name == "" {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return name
+	}
+	return name + "@" + host
 }
 
 func isTerminal(w io.Writer) bool {

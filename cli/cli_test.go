@@ -49,6 +49,7 @@ func TestGolden(t *testing.T) {
 		{"help", []string{"--help"}, ExitDone},
 		{"help_calls", []string{"help", "calls"}, ExitDone},
 		{"help_drain", []string{"help", "drain"}, ExitDone},
+		{"help_failover", []string{"help", "failover"}, ExitDone},
 		{"help_config", []string{"config", "--help"}, ExitDone},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -218,7 +219,7 @@ func TestJSONFields(t *testing.T) {
 		want string
 	}{
 		{status, "alarms directors generated headroom recorders site watchdogs"},
-		{first(status["directors"]), "attached authority_ms basis channels cti epoch group moving name preferred role sessions since unrecorded"},
+		{first(status["directors"]), "address answers attached authority_ms basis channels cti epoch group monitor moving name preferred profile role sessions since text unrecorded voters"},
 		{first(status["headroom"]), "busiest enough group text"},
 		{first(status["recorders"]), "catalog_lag channels cpu_percent disk_free_bytes disk_write_ms group legs lost_packets name packets_per_s priority reason score state"},
 		{first(status["alarms"]), "object severity since text what"},

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,52 +13,29 @@ import (
 // commanded is what the director in charge answered to a command.
 type commanded[T any] struct {
 	*site
-	director peer
-	answer   *T
+	group  string // of the director
+	answer *T
 }
 
 // command has a director in charge do something. Of several groups' directors
 // the one that knows what is meant obeys. What a director refuses ends with
 // status 4 and the director's sentence.
 func command[T any](ctx context.Context, s *site, do func(context.Context, peer) (*connect.Response[T], error)) (commanded[T], error) {
-	peers, err := s.inCharge(ctx)
+	active, err := s.inCharge(ctx)
 	if err != nil {
 		return commanded[T]{}, err
 	}
 	var told error
-	for _, p := range peers {
-		a := ask(ctx, s, []peer{p}, do)[0]
+	for _, d := range active {
+		a := ask(ctx, s, []peer{d.peer}, do)[0]
 		if a.err == nil {
-			return commanded[T]{s, p, a.value.Msg}, nil
+			return commanded[T]{s, d.Group, a.value.Msg}, nil
 		}
 		if told == nil || connect.CodeOf(told) == connect.CodeNotFound {
 			told = a.err
 		}
 	}
 	return commanded[T]{}, exit(exitStatus(told), "%s", s.reason(told))
-}
-
-// inCharge are the directors that may command recorders.
-func (s *site) inCharge(ctx context.Context) ([]peer, error) {
-	answers, err := heard(s, "director", s.statusAnswers(ctx))
-	if err != nil {
-		return nil, err
-	}
-	var active []peer
-	var others []string
-	for _, a := range answers {
-		for _, d := range a.value.Directors {
-			if d.Role == "active" {
-				active = append(active, a.peer)
-			} else {
-				others = append(others, d.Name+" is "+d.Role)
-			}
-		}
-	}
-	if len(active) == 0 {
-		return nil, exit(ExitRefused, "no director is in charge (%s); recctl status shows when one is", strings.Join(others, ", "))
-	}
-	return active, nil
 }
 
 // glance is how often a command looks how far it has come.
@@ -69,9 +45,13 @@ func timeoutFlag(value time.Duration) cli.Flag {
 	return &cli.DurationFlag{Name: "timeout", Value: value, Usage: "wait at most `TIME`; what was asked for goes on"}
 }
 
-// channels are all that the director that obeyed knows now.
+// channels are all that whoever is in charge of the group by now knows.
 func (c commanded[T]) channels(ctx context.Context) ([]*tandemv1.FloorChannel, error) {
-	a := ask(ctx, c.site, []peer{c.director}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
+	director, err := c.leader(ctx, c.group)
+	if err != nil {
+		return nil, err
+	}
+	a := ask(ctx, c.site, []peer{director}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
 		return c.site.director(p).ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{}))
 	})[0]
 	if a.err != nil {

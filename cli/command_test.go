@@ -98,6 +98,7 @@ func TestCommandsFail(t *testing.T) {
 func TestCommandedDirector(t *testing.T) {
 	passive, other, mine := newFakeSite(t), newFakeSite(t), newFakeSite(t)
 	passive.director.status.Directors[0].Role = "passive"
+	other.director.status.Directors[0].Group, mine.director.status.Directors[0].Group = "other", "third"
 	r := recctl(t, passive.config, "drain", "rec-1")
 	if r.status != ExitRefused || !strings.Contains(r.errs, "no director is in charge (dir-a is passive)") {
 		t.Errorf("%+v", r)
@@ -105,7 +106,7 @@ func TestCommandedDirector(t *testing.T) {
 	other.director.refusal = connect.NewError(connect.CodeNotFound, errors.New("not mine"))
 	mine.director.steps = floorSteps{{}}
 	config := `directors = ["` + passive.directorAt + `", "` + other.directorAt + `", "` + mine.directorAt + `"]`
-	if r := recctl(t, config, "drain", "rec-1"); r.status != ExitDone || passive.director.ordered != nil || mine.director.ordered == nil {
+	if r := recctl(t, config, "drain", "rec-1"); !strings.Contains(r.errs, "group primary left out: no director is in charge (dir-a is passive)") || r.status != ExitDone || passive.director.ordered != nil || mine.director.ordered == nil {
 		t.Errorf("%+v", r)
 	}
 }
@@ -114,7 +115,7 @@ func TestCommandedDirector(t *testing.T) {
 func TestDrainEnds(t *testing.T) {
 	site := newFakeSite(t)
 	s := newSite(Config{Directors: []string{site.directorAt}, Timeout: DefaultConfig().Timeout}, nil)
-	left := s.stillOn(t.Context(), s.directors[0], "rec-1")
+	left := s.stillOn(t.Context(), "primary", "rec-1")
 	site.director.status.Recorders[1].State = "draining"
 	if n, err := left(moving[1]); n != 1 || err != nil {
 		t.Error(n, err)
@@ -126,7 +127,7 @@ func TestDrainEnds(t *testing.T) {
 	var errs bytes.Buffer
 	i := &invocation{errs: &errs, progress: true}
 	ctx, cancel := context.WithCancel(t.Context())
-	c := commanded[tandemv1.DirectorServiceDrainResponse]{site: s, director: s.directors[0]}
+	c := commanded[tandemv1.DirectorServiceDrainResponse]{site: s, group: "primary"}
 	err := c.wait(ctx, i, time.Minute, func([]*tandemv1.FloorChannel) (int, error) { cancel(); return 3, nil })
 	if err == nil || err.Error() != "interrupted, left: 3 channels; what was asked for goes on" || !strings.Contains(errs.String(), "  0%") {
 		t.Error(err, errs.String())

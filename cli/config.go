@@ -13,34 +13,40 @@ import (
 type Config struct {
 	Directors []string        `toml:"directors"`
 	Recorders []string        `toml:"recorders"`
+	Watchdogs []string        `toml:"watchdogs"`
 	Timeout   config.Duration `toml:"timeout"`
 	Switch    string          `toml:"switch"`
 	TruthLog  string          `toml:"truth_log"`
 }
 
-// DefaultConfig reaches the director of this host.
+// DefaultConfig reaches the director of this host, and its watchdog if it has one.
 func DefaultConfig() Config {
-	return Config{Directors: []string{"127.0.0.1:7401"}, Recorders: []string{}, Timeout: config.Duration(3 * time.Second)}
+	return Config{
+		Directors: []string{"127.0.0.1:7401"}, Recorders: []string{}, Watchdogs: []string{"127.0.0.1:7403"},
+		Timeout: config.Duration(3 * time.Second),
+	}
 }
 
 // Validate implements config.Validator.
 func (c Config) Validate() []config.Fault {
 	var check config.Check
 	check.That(len(c.Directors)+len(c.Recorders) > 0, "directors", "empty, and so is recorders: want at least one address")
-	for n, a := range c.Directors {
-		err := checkAddress(a)
-		check.That(err == nil, fmt.Sprintf("directors[%d]", n), "%v", err)
-	}
-	for n, a := range c.Recorders {
-		err := checkAddress(a)
-		check.That(err == nil, fmt.Sprintf("recorders[%d]", n), "%v", err)
-	}
+	checkAddresses(&check, "directors", c.Directors)
+	checkAddresses(&check, "recorders", c.Recorders)
+	checkAddresses(&check, "watchdogs", c.Watchdogs)
 	if c.Switch != "" {
 		err := checkAddress(c.Switch)
 		check.That(err == nil, "switch", "%v", err)
 	}
 	check.Between("timeout", c.Timeout, config.Duration(100*time.Millisecond), config.Duration(time.Minute))
 	return check.Faults
+}
+
+func checkAddresses(check *config.Check, key string, addresses []string) {
+	for n, a := range addresses {
+		err := checkAddress(a)
+		check.That(err == nil, fmt.Sprintf("%s[%d]", key, n), "%v", err)
+	}
 }
 
 // checkAddress wants HOST:PORT; unlike a daemon, which binds it, recctl may

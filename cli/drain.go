@@ -57,7 +57,7 @@ func (i *invocation) drain(ctx context.Context, s *site, recorder string, undo b
 		return err
 	}
 	if !undo {
-		if err := d.wait(ctx, i, timeout, s.stillOn(ctx, d.director, recorder)); err != nil {
+		if err := d.wait(ctx, i, timeout, s.stillOn(ctx, d.group, recorder)); err != nil {
 			return failed("drain %s: %w; recctl channels --recorder %s says what is on it, recctl drain %s --undo takes it back", recorder, err, recorder, recorder)
 		}
 	}
@@ -74,7 +74,7 @@ func (i *invocation) drain(ctx context.Context, s *site, recorder string, undo b
 
 // stillOn counts the channels that a recorder has, or still has. A drain that
 // somebody took back is an error.
-func (s *site) stillOn(ctx context.Context, director peer, recorder string) func([]*tandemv1.FloorChannel) (int, error) {
+func (s *site) stillOn(ctx context.Context, group, recorder string) func([]*tandemv1.FloorChannel) (int, error) {
 	drains := false
 	return func(channels []*tandemv1.FloorChannel) (left int, err error) {
 		for _, c := range channels {
@@ -85,7 +85,7 @@ func (s *site) stillOn(ctx context.Context, director peer, recorder string) func
 		if left == 0 {
 			return 0, nil
 		}
-		state := s.stateOf(ctx, director, recorder)
+		state := s.stateOf(ctx, group, recorder)
 		if drains && state == "ready" {
 			return left, failed("somebody took it back; left: %s", count(left, "channel"))
 		}
@@ -94,8 +94,13 @@ func (s *site) stillOn(ctx context.Context, director peer, recorder string) func
 	}
 }
 
-// stateOf is how a director says that a recorder is; empty when it says nothing.
-func (s *site) stateOf(ctx context.Context, director peer, recorder string) string {
+// stateOf is how whoever is in charge of a group says that a recorder is; empty
+// when nobody says anything.
+func (s *site) stateOf(ctx context.Context, group, recorder string) string {
+	director, err := s.leader(ctx, group)
+	if err != nil {
+		return ""
+	}
 	a := ask(ctx, s, []peer{director}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.StatusResponse], error) {
 		return s.director(p).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
 	})[0]

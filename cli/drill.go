@@ -54,7 +54,7 @@ drilled, 5 when audio is missing that no gap explains, or is there twice.`,
 				return err
 			}
 			cfg.Switch, cfg.TruthLog = cmp.Or(c.String("switch"), cfg.Switch), cmp.Or(c.String("truth"), cfg.TruthLog)
-			f, err := drilled(cfg, newSite(cfg, i.warn))
+			f, err := drilled(c.Context, cfg, newSite(cfg, i.warn))
 			if err != nil {
 				return err
 			}
@@ -71,8 +71,8 @@ func drillable() []string {
 	})
 }
 
-// drilled is the floor of the site's first director.
-func drilled(cfg Config, s *site) (*drill.Floor, error) {
+// drilled is the floor of the site's director in charge.
+func drilled(ctx context.Context, cfg Config, s *site) (*drill.Floor, error) {
 	switch {
 	case len(s.directors) == 0:
 		return nil, usage("no director is configured; name one in %s or with --director ADDR", DefaultFile)
@@ -82,8 +82,12 @@ func drilled(cfg Config, s *site) (*drill.Floor, error) {
 	if err := checkAddress(cfg.Switch); err != nil {
 		return nil, usage("--switch %w", err)
 	}
+	active, err := s.inCharge(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return &drill.Floor{
-		Director: s.director(s.directors[0]),
+		Director: s.director(active[0].peer),
 		Media:    func(address string) audit.Media { return s.media(peer{address, address}) },
 		Switch:   scenario.Simulator{Client: s.http, URL: "http://" + cfg.Switch},
 		TruthLog: cfg.TruthLog,

@@ -45,7 +45,11 @@ type fakeDirector struct {
 	moves    []*tandemv1.TurretMove
 	ordered  proto.Message // the last command
 	refusal  error
-	mu       sync.Mutex // steps, channels, ordered
+	failover *tandemv1.FailoverResponse
+	asked    []*tandemv1.FailoverRequest
+	learns   func() // not nil: what being asked to fail over does to it
+	history  []*tandemv1.RoleChange
+	mu       sync.Mutex // steps, channels, ordered, asked, status while a test changes it
 }
 
 func (f *fakeDirector) order(m proto.Message) error {
@@ -68,7 +72,30 @@ func (f *fakeDirector) Rebalance(_ context.Context, r *connect.Request[tandemv1.
 }
 
 func (f *fakeDirector) Status(context.Context, *connect.Request[tandemv1.StatusRequest]) (*connect.Response[tandemv1.StatusResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return connect.NewResponse(f.status), nil
+}
+
+func (f *fakeDirector) Failover(_ context.Context, r *connect.Request[tandemv1.FailoverRequest]) (*connect.Response[tandemv1.FailoverResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, r.Msg)
+	if f.learns != nil {
+		f.learns()
+	}
+	if f.refusal != nil {
+		return nil, f.refusal
+	}
+	answer := proto.CloneOf(f.failover)
+	if r.Msg.DryRun {
+		answer.Epoch, answer.TookMs = 0, 0
+	}
+	return connect.NewResponse(answer), nil
+}
+
+func (f *fakeDirector) History(context.Context, *connect.Request[tandemv1.HistoryRequest]) (*connect.Response[tandemv1.HistoryResponse], error) {
+	return connect.NewResponse(&tandemv1.HistoryResponse{Changes: f.history}), nil
 }
 
 func (f *fakeDirector) ListTurrets(context.Context, *connect.Request[tandemv1.ListTurretsRequest]) (*connect.Response[tandemv1.ListTurretsResponse], error) {
@@ -88,6 +115,26 @@ func (f *fakeDirector) ListFloorChannels(_ context.Context, r *connect.Request[t
 		}
 	}
 	return connect.NewResponse(&tandemv1.ListFloorChannelsResponse{Channels: some}), nil
+}
+
+// fakeWatchdog answers as a watchdog would, and remembers what it was told.
+type fakeWatchdog struct {
+	tandemv1connect.UnimplementedWatchdogServiceHandler
+	status *tandemv1.WatchdogStatus
+	told   *tandemv1.PauseRequest
+	broken error
+}
+
+func (f *fakeWatchdog) Report(context.Context, *connect.Request[tandemv1.ReportRequest]) (*connect.Response[tandemv1.ReportResponse], error) {
+	return connect.NewResponse(&tandemv1.ReportResponse{Status: f.status}), nil
+}
+
+func (f *fakeWatchdog) Pause(_ context.Context, r *connect.Request[tandemv1.PauseRequest]) (*connect.Response[tandemv1.PauseResponse], error) {
+	f.told = r.Msg
+	if r.Msg.Undo || f.broken != nil {
+		return connect.NewResponse(&tandemv1.PauseResponse{}), f.broken
+	}
+	return connect.NewResponse(&tandemv1.PauseResponse{Until: after(time.Duration(r.Msg.ForMs) * time.Millisecond)}), nil
 }
 
 // fakeRecorder answers as a recorder would, with what a test gives it.
@@ -266,6 +313,11 @@ func (f *fakeDirector) serve(t *testing.T) string {
 	return serve(t, path, handler)
 }
 
+func (f *fakeWatchdog) serve(t *testing.T) string {
+	path, handler := tandemv1connect.NewWatchdogServiceHandler(f)
+	return serve(t, path, handler)
+}
+
 func (f *fakeRecorder) serve(t *testing.T) string {
 	path, handler := tandemv1connect.NewMediaServiceHandler(f)
 	return serveUntil(t, f.died, path, handler)
@@ -297,7 +349,7 @@ func recctl(t *testing.T, config string, args ...string) result {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	i := &invocation{out: &out, errs: &errs, zone: time.FixedZone("CET", 3600), now: func() time.Time { return noon }}
+	i := &invocation{out: &out, errs: &errs, actor: "ops@desk", zone: time.FixedZone("CET", 3600), now: func() time.Time { return noon }}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	status := i.run(ctx, append([]string{"recctl", "--config", file}, args...))
@@ -340,7 +392,7 @@ func newFakeSite(t *testing.T) *fakeSite {
 	}
 	s.director = tradingDirector(s.recorderAt[0], s.recorderAt[1])
 	s.directorAt = s.director.serve(t)
-	s.config = `directors = ["` + s.directorAt + `"]`
+	s.config = `directors = ["` + s.directorAt + `"]` + "\nwatchdogs = []\n"
 	return s
 }
 

@@ -83,9 +83,9 @@ func (i *invocation) move(ctx context.Context, s *site, name, to string, timeout
 // toMove asks for the channel with this name or, when there is none, for the
 // turret; and says which channels that means.
 func (s *site) toMove(ctx context.Context, name, to string) (request *tandemv1.MoveRequest, channels []string, err error) {
-	answers, err := heard(s, "director", ask(ctx, s, s.directors, func(ctx context.Context, p peer) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
+	answers, err := askInCharge(ctx, s, func(ctx context.Context, p peer) (*connect.Response[tandemv1.ListFloorChannelsResponse], error) {
 		return s.director(p).ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{}))
-	}))
+	})
 	if err != nil {
 		return nil, nil, err
 	}

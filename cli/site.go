@@ -27,6 +27,8 @@ type site struct {
 	recorders []peer // those configured; the directors know more
 	found     []peer // by findRecorders, once
 	unreached []peer // of those found: they gave no answer
+	watchdogs []peer // those configured; the directors may name more
+	guessed   bool   // nobody said where watchdogs are: they need not be there
 	timeout   time.Duration
 	warn      func(format string, args ...any)
 }
@@ -45,7 +47,10 @@ func (p peer) String() string {
 }
 
 func newSite(cfg Config, warn func(string, ...any)) *site {
-	return &site{http: rpc.NewClient(), directors: peersAt(cfg.Directors), recorders: peersAt(cfg.Recorders), timeout: cfg.Timeout.Std(), warn: warn}
+	return &site{
+		http: rpc.NewClient(), directors: peersAt(cfg.Directors), recorders: peersAt(cfg.Recorders), watchdogs: peersAt(cfg.Watchdogs),
+		guessed: slices.Equal(cfg.Watchdogs, DefaultConfig().Watchdogs), timeout: cfg.Timeout.Std(), warn: warn,
+	}
 }
 
 func peersAt(addresses []string) []peer {
@@ -118,7 +123,7 @@ func heard[T any](s *site, kind string, answers []answer[T]) ([]answer[T], error
 // nobody is the error of a question that no peer answered.
 func nobody[T any](kind string, bad []answer[T]) error {
 	if len(bad) == 0 {
-		return usage("no %ss are configured; name one in %s or with --director ADDR", kind, DefaultFile)
+		return usage("no %ss are configured; name one in %s or with --%s ADDR", kind, DefaultFile, option(kind))
 	}
 	status, texts := ExitUnreached, make([]string, 0, len(bad))
 	for _, a := range bad {
@@ -126,13 +131,21 @@ func nobody[T any](kind string, bad []answer[T]) error {
 		status = min(status, exitStatus(a.err))
 	}
 	next := "is tandem-" + kind + " running there?"
-	if kind == "director" {
-		next += " --director ADDR names another"
+	if kind != "recorder" {
+		next += " --" + option(kind) + " ADDR names another"
 	}
 	if status != ExitUnreached {
 		next = "see its log"
 	}
 	return exit(status, "no %s answered (%s); %s", kind, strings.Join(texts, "; "), next)
+}
+
+// option is the one that says where daemons of a kind are, or who knows.
+func option(kind string) string {
+	if kind == "recorder" {
+		return "director"
+	}
+	return kind
 }
 
 // exitStatus tells a peer that was not reached from one that answered no.
@@ -169,16 +182,6 @@ func plain(err error) string {
 	return err.Error()
 }
 
-// status asks every director and merges what they say: each is believed
-// about itself, and the first about the rest.
-func (s *site) status(ctx context.Context) (*tandemv1.StatusResponse, error) {
-	answers, err := heard(s, "director", s.statusAnswers(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return mergeStatus(answers), nil
-}
-
 func (s *site) statusAnswers(ctx context.Context) []answer[*tandemv1.StatusResponse] {
 	return ask(ctx, s, s.directors, func(ctx context.Context, p peer) (*tandemv1.StatusResponse, error) {
 		r, err := s.director(p).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
@@ -187,23 +190,6 @@ func (s *site) statusAnswers(ctx context.Context) []answer[*tandemv1.StatusRespo
 		}
 		return r.Msg, nil
 	})
-}
-
-func mergeStatus(answers []answer[*tandemv1.StatusResponse]) *tandemv1.StatusResponse {
-	merged := &tandemv1.StatusResponse{Site: answers[0].value.Site, Generated: answers[0].value.Generated}
-	for _, a := range answers {
-		merged.Directors = append(merged.Directors, a.value.Directors...)
-		merged.Watchdogs = append(merged.Watchdogs, a.value.Watchdogs...)
-		merged.Recorders = append(merged.Recorders, a.value.Recorders...)
-		merged.Alarms = append(merged.Alarms, a.value.Alarms...)
-		merged.Headroom = append(merged.Headroom, a.value.Headroom...)
-	}
-	merged.Directors = distinct(merged.Directors, func(d *tandemv1.DirectorStatus) string { return d.Group + "/" + d.Name })
-	merged.Watchdogs = distinct(merged.Watchdogs, func(w *tandemv1.WatchdogStatus) string { return w.Name })
-	merged.Recorders = distinct(merged.Recorders, func(r *tandemv1.RecorderStatus) string { return r.Group + "/" + r.Name })
-	merged.Headroom = distinct(merged.Headroom, func(h *tandemv1.Headroom) string { return h.Group })
-	merged.Alarms = distinct(merged.Alarms, func(a *tandemv1.Alarm) string { return a.What + "/" + a.Object })
-	return merged
 }
 
 // distinct keeps the first of each key, sorted by key.

@@ -15,8 +15,14 @@ import (
 func statusCommand(i *invocation) *cli.Command {
 	return &cli.Command{
 		Name:  "status",
-		Usage: "the whole floor: directors, recorders, alarms",
-		Description: `With --json one object: site, generated, directors[], watchdogs[], recorders[],
+		Usage: "the whole floor: directors, watchdogs, recorders, alarms",
+		Description: `Recorders, channels and headroom are as the director in charge knows them. BASIS is
+what its authority rests on: quorum, the voters' leases; consent, the promise of
+the other director to stay out; assumed or forced, nothing but the absence of the
+other one; alone, that there is no other. AUTHORITY is how long it lasts unless it
+is renewed, as it is ten times a second.
+
+With --json one object: site, generated, directors[], watchdogs[], recorders[],
 headroom[], alarms[]; with --watch one a line each second.`,
 		Flags: []cli.Flag{&cli.BoolFlag{DisableDefaultText: true, Name: "watch", Aliases: []string{"w"}, Usage: "show it anew every second until interrupted"}},
 		Action: func(c *cli.Context) error {
@@ -30,14 +36,14 @@ headroom[], alarms[]; with --watch one a line each second.`,
 			if c.Bool("watch") {
 				return i.watchStatus(c.Context, s, c.Bool("json"))
 			}
-			floor, err := s.status(c.Context)
+			f, err := s.status(c.Context)
 			if err != nil {
 				return err
 			}
 			if c.Bool("json") {
-				return i.json(statusOfFloor(floor))
+				return i.json(statusOfFloor(f))
 			}
-			for _, l := range i.statusLines(floor) {
+			for _, l := range i.statusLines(f) {
 				fmt.Fprintln(i.out, l)
 			}
 			return nil
@@ -46,25 +52,31 @@ headroom[], alarms[]; with --watch one a line each second.`,
 }
 
 // watchStatus goes on when the site does not answer: it says so and asks again.
+// What a look warns of is shown with what it found, so that the screen stays whole.
 func (i *invocation) watchStatus(ctx context.Context, s *site, asJSON bool) error {
+	var warnings []string
+	if !asJSON {
+		s.warn = func(format string, args ...any) { warnings = append(warnings, clean(fmt.Sprintf(format, args...))) }
+	}
 	screen := &screen{out: i.out, terminal: i.terminal}
 	every := time.NewTicker(time.Second)
 	defer every.Stop()
 	for {
-		floor, err := s.status(ctx)
+		warnings = nil
+		f, err := s.status(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && asJSON:
 			i.warn("%v", err)
 		case err != nil:
-			screen.draw([]string{i.paint(red, clean(err.Error()))})
+			screen.draw(append([]string{i.paint(red, clean(err.Error()))}, warnings...))
 		case asJSON:
-			if err := i.json(statusOfFloor(floor)); err != nil {
+			if err := i.json(statusOfFloor(f)); err != nil {
 				return err
 			}
 		default:
-			screen.draw(i.statusLines(floor))
+			screen.draw(append(i.statusLines(f), warnings...))
 		}
 		select {
 		case <-ctx.Done():
@@ -74,40 +86,110 @@ func (i *invocation) watchStatus(ctx context.Context, s *site, asJSON bool) erro
 	}
 }
 
-func (i *invocation) statusLines(floor *tandemv1.StatusResponse) []string {
-	generated := at(floor.Generated)
-	directors := table{heading: []string{"DIRECTOR", "GROUP", "ROLE", "EPOCH", "SINCE", "BASIS", "CTI", "SESSIONS", "CHANNELS", "ATTACHED"}}
-	for _, d := range floor.Directors {
-		directors.add(text(d.Name), text(d.Group), stateCell(d.Role), number("%d", d.Epoch), text(i.clock(at(d.Since))),
-			text(d.Basis), stateCell(d.Cti), number("%d", d.Sessions), number("%d", d.Channels), number("%d", d.Attached))
-	}
-	recorders := table{heading: []string{"RECORDER", "GROUP", "STATE", "SCORE", "CHANNELS", "LEGS", "PACKETS/S", "LOST", "CPU", "DISK FREE", "DISK WRITE", "JOURNAL", "CATALOG", "REASON"}}
-	for _, r := range floor.Recorders {
-		l := r.Load
-		if l == nil || r.State == "lost" { // what it last said of itself is no longer so
-			recorders.add(text(r.Name), text(r.Group), stateCell(r.State), number("-"), number("-"), number("-"), number("-"), number("-"),
-				number("-"), number("-"), number("-"), number("-"), number("-"), text(r.Reason))
-			continue
-		}
-		recorders.add(text(r.Name), text(r.Group), stateCell(r.State), number("%.2f", r.Score), number("%d", l.Channels), number("%d", l.Legs),
-			number("%.0f", l.PacketsPerS), number("%d", l.LostPackets), number("%.1f%%", l.CpuPercent), number("%s", size(l.DiskFreeBytes)),
-			number("%.1f ms", l.DiskWriteMs), number("%s", size(l.JournalLagBytes)), number("%d", l.CatalogLag), text(recorderReason(r)))
-	}
-	watchdogs := table{heading: []string{"WATCHDOG", "WATCHING", "STATE", "LAST PROBE", "PAUSED"}}
-	for _, w := range floor.Watchdogs {
-		watchdogs.add(text(w.Name), text(w.Watching), stateCell(w.State), number("%d ms", w.LastProbeMs), text(yesNo(w.Paused)))
-	}
-	lines := []string{i.paint(faint, clean(fmt.Sprintf("site %s, %s", floor.Site, generated.In(i.zone).Format(time.DateTime))))}
-	for _, t := range []table{directors, watchdogs, recorders} {
+func (i *invocation) statusLines(f floor) []string {
+	lines := []string{i.paint(faint, clean(fmt.Sprintf("site %s, %s", f.Site, at(f.Generated).In(i.zone).Format(time.DateTime))))}
+	lines = append(lines, i.pauseLines(f)...)
+	for _, t := range []table{i.directorTable(f), watchdogTable(f), recorderTable(f)} {
 		if more := t.lines(i.colours()); more != nil {
 			lines = append(append(lines, ""), more...)
 		}
 	}
-	lines = append(append(lines, ""), i.unsettledLines(floor)...)
-	if len(floor.Alarms) == 0 {
-		return append(lines, "no alarms")
+	lines = append(append(append(lines, ""), i.authorityLines(f)...), i.unsettledLines(f)...)
+	return append(lines, i.alarmLines(f)...)
+}
+
+// pauseLines are the banner of a site that nobody guards.
+func (i *invocation) pauseLines(f floor) []string {
+	var lines []string
+	for _, w := range f.Watchdogs {
+		if w.Paused {
+			lines = append(lines, i.paint(yellow, clean(fmt.Sprintf("PAUSED until %s: %s promotes nobody; recctl failover --resume ends that", i.clock(at(w.PausedUntil)), w.Name))))
+		}
 	}
-	for _, a := range floor.Alarms {
+	return lines
+}
+
+func (i *invocation) directorTable(f floor) table {
+	t := table{heading: []string{"DIRECTOR", "GROUP", "ROLE", "EPOCH", "SINCE", "BASIS", "AUTHORITY", "CTI", "PREFERRED", "SESSIONS", "CHANNELS", "ATTACHED", "ADDRESS", "REASON"}}
+	for _, d := range f.Directors {
+		authority, sessions, channels, attached := number("-"), number("-"), number("-"), number("-")
+		if d.AuthorityMs > 0 {
+			authority = number("%d ms", d.AuthorityMs)
+		}
+		role := stateCell(d.Role)
+		switch {
+		case !f.answers(d):
+			role.colour = yellow
+		case d.Role != "passive": // that one knows of no channels, or not of all
+			sessions, channels, attached = number("%d", d.Sessions), number("%d", d.Channels), number("%d", d.Attached)
+		}
+		t.add(text(d.Name), text(d.Group), role, number("%d", d.Epoch), text(i.clock(at(d.Since))), basisCell(d.Basis), authority,
+			stateCell(d.Cti), text(yesNo(d.Preferred)), sessions, channels, attached, text(orDash(d.Address)), text(f.directorReason(d)))
+	}
+	return t
+}
+
+// directorReason is why a director is as it is, and where that is known from
+// when it does not say so itself.
+func (f floor) directorReason(d *tandemv1.DirectorStatus) string {
+	if f.answers(d) {
+		return d.Text
+	}
+	return strings.TrimPrefix(d.Text+"; ", "; ") + "it does not answer, this is what the other one knows"
+}
+
+// basisCell colours what authority rests on: less than both proofs means that
+// something is broken, none at all that two may have it.
+func basisCell(basis string) cell {
+	c := cell{text: orDash(basis)}
+	switch basis {
+	case "quorum+consent", "alone":
+		c.colour = green
+	case "quorum", "consent":
+		c.colour = yellow
+	case "assumed", "forced":
+		c.colour = red
+	}
+	return c
+}
+
+func watchdogTable(f floor) table {
+	t := table{heading: []string{"WATCHDOG", "WATCHING", "STATE", "LAST PROBE", "SAYS"}}
+	for _, w := range f.Watchdogs {
+		state, probe := stateCell(w.State), number("%d ms", w.LastProbeMs)
+		if w.Paused {
+			state = cell{text: "paused", colour: yellow}
+		}
+		if w.Watching == "" {
+			probe = number("-")
+		}
+		t.add(text(w.Name), text(orDash(w.Watching)), state, probe, text(w.Sentence))
+	}
+	return t
+}
+
+func recorderTable(f floor) table {
+	t := table{heading: []string{"RECORDER", "GROUP", "STATE", "SCORE", "CHANNELS", "LEGS", "PACKETS/S", "LOST", "CPU", "DISK FREE", "DISK WRITE", "JOURNAL", "CATALOG", "REASON"}}
+	for _, r := range f.Recorders {
+		l := r.Load
+		if l == nil || r.State == "lost" { // what it last said of itself is no longer so
+			t.add(text(r.Name), text(r.Group), stateCell(r.State), number("-"), number("-"), number("-"), number("-"), number("-"),
+				number("-"), number("-"), number("-"), number("-"), number("-"), text(r.Reason))
+			continue
+		}
+		t.add(text(r.Name), text(r.Group), stateCell(r.State), number("%.2f", r.Score), number("%d", l.Channels), number("%d", l.Legs),
+			number("%.0f", l.PacketsPerS), number("%d", l.LostPackets), number("%.1f%%", l.CpuPercent), number("%s", size(l.DiskFreeBytes)),
+			number("%.1f ms", l.DiskWriteMs), number("%s", size(l.JournalLagBytes)), number("%d", l.CatalogLag), text(recorderReason(r)))
+	}
+	return t
+}
+
+func (i *invocation) alarmLines(f floor) []string {
+	if len(f.Alarms) == 0 {
+		return []string{"no alarms"}
+	}
+	var lines []string
+	for _, a := range f.Alarms {
 		mark := yellow
 		if a.Severity == "critical" {
 			mark = red
@@ -132,9 +214,10 @@ func recorderReason(r *tandemv1.RecorderStatus) string {
 
 // unsettledLines say what is not where it should be, and whether a group could
 // lose a recorder.
-func (i *invocation) unsettledLines(floor *tandemv1.StatusResponse) []string {
+func (i *invocation) unsettledLines(f floor) []string {
 	var lines []string
-	for _, d := range floor.Directors {
+	for _, g := range f.groups {
+		d := g.directors[0] // the others know less
 		if d.Unrecorded > 0 {
 			lines = append(lines, i.paint(red, clean(fmt.Sprintf("group %s: %s recorded by nobody", d.Group, count(d.Unrecorded, "channel")))))
 		}
@@ -142,7 +225,7 @@ func (i *invocation) unsettledLines(floor *tandemv1.StatusResponse) []string {
 			lines = append(lines, i.paint(yellow, clean(fmt.Sprintf("group %s: %s on the move", d.Group, count(d.Moving, "channel")))))
 		}
 	}
-	for _, h := range floor.Headroom {
+	for _, h := range f.Headroom {
 		mark := yellow
 		if h.Enough {
 			mark = ""
@@ -156,7 +239,7 @@ func (i *invocation) unsettledLines(floor *tandemv1.StatusResponse) []string {
 func stateCell(state string) cell {
 	c := cell{text: orDash(state)}
 	switch state {
-	case "ready", "active", "up", "attached", "watching", "complete", "alone":
+	case "ready", "active", "up", "attached", "watching", "complete":
 		c.colour = green
 	case "lost", "down", "refused", "interrupted", "cti_outage":
 		c.colour = red
@@ -210,14 +293,44 @@ type directorJSON struct {
 	Attached    uint32 `json:"attached"`
 	Moving      uint32 `json:"moving"`
 	Unrecorded  uint32 `json:"unrecorded"`
+
+	Address string      `json:"address"`
+	Text    string      `json:"text"`
+	Monitor string      `json:"monitor"`
+	Profile string      `json:"profile"`
+	Voters  []voterJSON `json:"voters"`
+	Answers bool        `json:"answers"` // false: it is known from another director
+}
+
+type voterJSON struct {
+	Name        string `json:"name"`
+	Address     string `json:"address"`
+	Epoch       uint64 `json:"epoch"`
+	Holder      string `json:"holder"`
+	RemainingMs int64  `json:"remaining_ms"`
+	AgeMs       int64  `json:"age_ms"` // -1: never heard
+}
+
+func votersJSON(voters []*tandemv1.VoterStatus) []voterJSON {
+	j := make([]voterJSON, len(voters))
+	for n, v := range voters {
+		j[n] = voterJSON{v.Name, v.Address, v.Epoch, v.Holder, v.RemainingMs, v.AgeMs}
+	}
+	return j
 }
 
 type watchdogJSON struct {
-	Name        string `json:"name"`
-	Watching    string `json:"watching"`
-	State       string `json:"state"`
-	LastProbeMs int64  `json:"last_probe_ms"`
-	Paused      bool   `json:"paused"`
+	Name        string   `json:"name"`
+	Watching    string   `json:"watching"`
+	State       string   `json:"state"`
+	LastProbeMs int64    `json:"last_probe_ms"`
+	Paused      bool     `json:"paused"`
+	PausedUntil stamp    `json:"paused_until"`
+	Sentence    string   `json:"sentence"`
+	Address     string   `json:"address"`
+	Witness     bool     `json:"witness"`
+	Group       string   `json:"group"`
+	Promotable  []string `json:"promotable"` // why the director beside it could not lead; empty: it could
 }
 
 type recorderJSON struct {
@@ -252,23 +365,24 @@ type alarmJSON struct {
 	Text     string `json:"text"`
 }
 
-func statusOfFloor(floor *tandemv1.StatusResponse) floorJSON {
-	j := floorJSON{Site: floor.Site, Generated: stampOf(floor.Generated), Directors: []directorJSON{}, Watchdogs: []watchdogJSON{}, Recorders: []recorderJSON{}, Headroom: []headroomJSON{}, Alarms: []alarmJSON{}}
-	for _, d := range floor.Directors {
-		j.Directors = append(j.Directors, directorJSON{d.Name, d.Group, d.Role, d.Epoch, stampOf(d.Since), d.Preferred, d.Basis, d.AuthorityMs, d.Cti, d.Sessions, d.Channels, d.Attached, d.Moving, d.Unrecorded})
+func statusOfFloor(f floor) floorJSON {
+	j := floorJSON{Site: f.Site, Generated: stampOf(f.Generated), Directors: []directorJSON{}, Watchdogs: []watchdogJSON{}, Recorders: []recorderJSON{}, Headroom: []headroomJSON{}, Alarms: []alarmJSON{}}
+	for _, d := range f.Directors {
+		j.Directors = append(j.Directors, directorJSON{d.Name, d.Group, d.Role, d.Epoch, stampOf(d.Since), d.Preferred, d.Basis, d.AuthorityMs, d.Cti, d.Sessions, d.Channels, d.Attached, d.Moving, d.Unrecorded,
+			d.Address, d.Text, d.Monitor, d.Profile, votersJSON(d.Voters), f.answers(d)})
 	}
-	for _, w := range floor.Watchdogs {
-		j.Watchdogs = append(j.Watchdogs, watchdogJSON{w.Name, w.Watching, w.State, w.LastProbeMs, w.Paused})
+	for _, w := range f.Watchdogs {
+		j.Watchdogs = append(j.Watchdogs, watchdogJSON{w.Name, w.Watching, w.State, w.LastProbeMs, w.Paused, stampOf(w.PausedUntil), w.Sentence, w.Address, w.Witness, w.Group, list(w.Promotable)})
 	}
-	for _, r := range floor.Recorders {
+	for _, r := range f.Recorders {
 		l := r.GetLoad()
 		j.Recorders = append(j.Recorders, recorderJSON{r.Name, r.Group, r.State, r.Priority, r.Score, l.GetChannels(), l.GetLegs(), l.GetCpuPercent(),
 			l.GetDiskFreeBytes(), l.GetDiskWriteMs(), l.GetPacketsPerS(), l.GetLostPackets(), l.GetCatalogLag(), r.Reason})
 	}
-	for _, h := range floor.Headroom {
+	for _, h := range f.Headroom {
 		j.Headroom = append(j.Headroom, headroomJSON{h.Group, h.Enough, h.Busiest, h.Text})
 	}
-	for _, a := range floor.Alarms {
+	for _, a := range f.Alarms {
 		j.Alarms = append(j.Alarms, alarmJSON{a.Severity, a.What, a.Object, stampOf(a.Since), a.Text})
 	}
 	return j

@@ -43,15 +43,15 @@ recorder, reason, channels, attached, legs.`,
 	}
 }
 
-// turrets are those of all directors, in the order of the devices' names.
+// turrets are those of all directors in charge, in the order of the devices' names.
 func (s *site) turrets(ctx context.Context) ([]*tandemv1.Turret, error) {
-	answers, err := heard(s, "director", ask(ctx, s, s.directors, func(ctx context.Context, p peer) ([]*tandemv1.Turret, error) {
+	answers, err := askInCharge(ctx, s, func(ctx context.Context, p peer) ([]*tandemv1.Turret, error) {
 		r, err := s.director(p).ListTurrets(ctx, connect.NewRequest(&tandemv1.ListTurretsRequest{}))
 		if err != nil {
 			return nil, err
 		}
 		return r.Msg.Turrets, nil
-	}))
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ type StatusResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Site          string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
 	Generated     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=generated,proto3" json:"generated,omitempty"`
-	Directors     []*DirectorStatus      `protobuf:"bytes,3,rep,name=directors,proto3" json:"directors,omitempty"`
+	Directors     []*DirectorStatus      `protobuf:"bytes,3,rep,name=directors,proto3" json:"directors,omitempty"` // the one that answers first, then what it knows of the other one
 	Watchdogs     []*WatchdogStatus      `protobuf:"bytes,4,rep,name=watchdogs,proto3" json:"watchdogs,omitempty"`
 	Recorders     []*RecorderStatus      `protobuf:"bytes,5,rep,name=recorders,proto3" json:"recorders,omitempty"`
 	Alarms        []*Alarm               `protobuf:"bytes,6,rep,name=alarms,proto3" json:"alarms,omitempty"`
@@ -416,9 +416,9 @@ type VoterStatus struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
-	RemainingMs   int64                  `protobuf:"varint,5,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
-	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // of this knowledge; -1: never heard
-	Heard         []*DirectorHeard       `protobuf:"bytes,7,rep,name=heard,proto3" json:"heard,omitempty"`               // the directors it hears
+	RemainingMs   int64                  `protobuf:"varint,5,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // of the lease, from now on
+	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`                   // of this knowledge; -1: never heard
+	Heard         []*DirectorHeard       `protobuf:"bytes,7,rep,name=heard,proto3" json:"heard,omitempty"`                                 // the directors it hears
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
