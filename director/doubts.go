@@ -21,7 +21,7 @@ func (p *peerLink) title() string {
 func (p *partnership) worries(now time.Time) map[alarmKey]*alarm {
 	return doubts{
 		name: p.cfg.Name, view: p.elector.view.Load(), voters: p.voters(now), votes: p.elector.cfg.Voters,
-		peer: p.peer.title(), heard: p.peer.heard(unheard) != nil, standalone: now.Sub(p.director.started) < unheard,
+		peer: p.peer.title(), heard: p.peer.heard(unheard) != nil, early: now.Sub(p.director.started) < unheard,
 	}.alarms(now)
 }
 
@@ -36,13 +36,13 @@ func (p *partnership) voters(now time.Time) []*tandemv1.VoterStatus {
 
 // doubts is what there is to judge a director's authority by.
 type doubts struct {
-	name       string
-	view       *view
-	voters     []*tandemv1.VoterStatus
-	votes      int // the first so many of them vote
-	peer       string
-	heard      bool // the peer, lately
-	standalone bool // it has just started, and nobody can have been heard
+	name   string
+	view   *view
+	voters []*tandemv1.VoterStatus
+	votes  int // the first so many of them vote
+	peer   string
+	heard  bool // the peer, lately
+	early  bool // it has just started, and nobody can have been heard
 }
 
 // alarms says what is wrong. Only the director that is in charge speaks for the
@@ -52,7 +52,7 @@ func (d doubts) alarms(now time.Time) map[alarmKey]*alarm {
 	add := func(what, object, severity, format string, args ...any) {
 		all[alarmKey{what, object}] = &alarm{severity, now, fmt.Sprintf(format, args...)}
 	}
-	if d.standalone {
+	if d.early {
 		return all
 	}
 	holds := d.view.director.Phase.Holds()
@@ -63,7 +63,7 @@ func (d doubts) alarms(now time.Time) map[alarmKey]*alarm {
 		add("authority_assumed", d.name, critical, "%s leads without proof that %s does not: it hears neither it nor a voter; should both run, each recorder still obeys one", d.name, d.peer)
 	case basis == authority.Forced:
 		add("authority_forced", d.name, critical, "%s leads because an operator said that %s is off", d.name, d.peer)
-	case basis == authority.ByConsent:
+	case basis == authority.ByConsent && now.Sub(d.view.elected) >= unheard:
 		add("quorum_lost", d.name, warning, "%s leads by the promise of %s alone: %s", d.name, d.peer, d.silence())
 	}
 	if holds && !d.heard {

@@ -75,7 +75,8 @@ type view struct {
 	remaining time.Duration
 	able      bool
 	why       string
-	since     time.Time
+	since     time.Time // of the phase
+	elected   time.Time // a majority of the voters was last behind it, or authority began
 	rounds    uint64
 	takeovers uint64
 }
@@ -174,8 +175,14 @@ func (e *elector) publish(now authority.Instant) {
 	if basis != authority.None {
 		v.remaining = until.Sub(now)
 	}
-	if old := e.view.Load(); old != nil && old.director.Phase == d.Phase {
-		v.since = old.since
+	v.elected = v.since
+	if old := e.view.Load(); old != nil {
+		if old.director.Phase == d.Phase {
+			v.since = old.since
+		}
+		if basis != authority.QuorumAndConsent && basis != authority.Quorum && old.basis != authority.None {
+			v.elected = old.elected
+		}
 	}
 	e.view.Store(v)
 }

@@ -118,7 +118,7 @@ func (b *ballotBox) status(now time.Time) *tandemv1.VoterStatus {
 	if h := b.last.Load(); h != nil {
 		s.Heard = h.ballot.GetHeard()
 		s.Name, s.Epoch, s.Holder = h.ballot.GetVoter(), h.ballot.GetEpoch(), h.ballot.GetHolder()
-		s.AgeMs = now.Sub(h.at).Milliseconds()
+		s.AgeMs = max(0, now.Sub(h.at).Milliseconds())
 		s.RemainingMs = max(0, h.ballot.GetRemainingUs()/1000-s.AgeMs)
 	}
 	return s

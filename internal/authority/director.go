@@ -75,6 +75,7 @@ type Director struct {
 	Nonces  [MaxVoters]uint64  // by voter: what the next lease repeats
 	Free    [MaxVoters]Instant // by voter: the round in which it was last known that it would grant; 0: it would not
 	Polled  [MaxVoters]Instant // by voter: the round it last answered
+	Bound   [MaxVoters]bool    // by voter: it has leased to the rival, for longer than a release leaves
 	Promise Instant            // round of the rival's newest promise for Epoch; 0: none
 	Heard   Instant            // the rival last answered or asked
 
@@ -199,7 +200,7 @@ func (d Director) enter(p Phase, now Instant) Director {
 // forget drops what was gathered for an epoch.
 func (d Director) forget() Director {
 	d.Epoch, d.Promise, d.Guard, d.Without = 0, 0, 0, None
-	d.Acks, d.Free, d.Polled = [MaxVoters]Instant{}, [MaxVoters]Instant{}, [MaxVoters]Instant{}
+	d.Acks, d.Free, d.Polled, d.Bound = [MaxVoters]Instant{}, [MaxVoters]Instant{}, [MaxVoters]Instant{}, [MaxVoters]bool{}
 	return d
 }
 
@@ -249,7 +250,7 @@ func (d Director) called(c Config, now Instant) bool { return now.Sub(d.Asked) <
 func (d Director) hopeless(c Config) bool {
 	refused := 0
 	for n := range c.Voters {
-		if d.Polled[n] != 0 && d.Free[n] == 0 {
+		if d.Bound[n] {
 			refused++
 		}
 	}
