@@ -2,7 +2,6 @@ package director
 
 import (
 	"context"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/authority"
-	"tandem/internal/rpc"
 )
 
 // planned is why a director gives back what it was given.
@@ -60,7 +58,7 @@ type ballotHeard struct {
 	at     time.Time
 }
 
-func newBallotBox(address string, cfg Config, client *http.Client, nonce func(uint64)) *ballotBox {
+func newBallotBox(address string, cfg Config, client client, nonce func(uint64)) *ballotBox {
 	return &ballotBox{
 		asker: asker{patience: cfg.Failover.Authority().LD}, address: address, group: cfg.Group, director: cfg.Name, profile: cfg.Failover.Profile,
 		client: tandemv1connect.NewVoterServiceClient(client, "http://"+address, connect.WithGRPC()), nonce: nonce,
@@ -144,8 +142,7 @@ type peerHeard struct {
 	at              time.Time
 }
 
-func newPeerLink(cfg Config, cti func() string) *peerLink {
-	client := rpc.NewClient()
+func newPeerLink(cfg Config, client client, cti func() string) *peerLink {
 	return &peerLink{
 		asker: asker{patience: cfg.Failover.Authority().LD}, address: cfg.Failover.Peer, group: cfg.Group, director: cfg.Name, profile: cfg.Failover.Profile,
 		client:   tandemv1connect.NewPeerServiceClient(client, "http://"+cfg.Failover.Peer, connect.WithGRPC()),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,6 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/call"
-	"tandem/internal/rpc"
 )
 
 const (
@@ -35,7 +33,7 @@ const (
 type link struct {
 	name     call.RecorderName
 	client   tandemv1connect.RecorderServiceClient
-	http     *http.Client // under client; nobody else's, so that its connections can be given up
+	http     client // under the one above; nobody else's, so that its connections can be given up
 	right    *right
 	group    string
 	timeout  time.Duration // silence after which the recorder is lost
@@ -52,8 +50,7 @@ type link struct {
 	batches chan *batch
 }
 
-func newLink(cfg RecorderConfig, director Config, l *loop, failures *prometheus.CounterVec, log *slog.Logger) *link {
-	client := rpc.NewClient()
+func newLink(cfg RecorderConfig, director Config, client client, l *loop, failures *prometheus.CounterVec, log *slog.Logger) *link {
 	return &link{
 		name: call.RecorderName(cfg.Name), http: client, client: tandemv1connect.NewRecorderServiceClient(client, "http://"+cfg.Address, connect.WithGRPC()),
 		right: l.right, group: director.Group, timeout: director.RecorderTimeout.Std(), loop: l, failures: failures, log: log,

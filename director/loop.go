@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"tandem/director/provider"
-	"tandem/director/provider/unigy"
 	"tandem/internal/call"
 )
 
@@ -20,7 +19,7 @@ const inboxSize = 1024
 type loop struct {
 	floor     *floor
 	right     *right
-	provider  *unigy.Provider
+	provider  platform
 	links     map[call.RecorderName]*link
 	inbox     chan func(now time.Time, f *floor)
 	known     chan struct{}                           // closed once the recorders' inventories are in

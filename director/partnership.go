@@ -12,10 +12,8 @@ import (
 
 	"tandem/internal/authority"
 	"tandem/internal/call"
-	"tandem/internal/daemon"
 	"tandem/internal/local"
 	"tandem/internal/monitor"
-	"tandem/internal/rpc"
 )
 
 const (
@@ -47,31 +45,35 @@ type partnership struct {
 	log      *slog.Logger
 }
 
-func newPartnership(d *director) (p *partnership, err error) {
-	p = &partnership{director: d, cfg: d.cfg, log: d.log, metrics: monitor.NewMetrics(d.registry)}
+func newPartnership(d *director) *partnership {
+	p := &partnership{director: d, cfg: d.cfg, log: d.log, metrics: monitor.NewMetrics(d.registry)}
 	f := d.cfg.Failover
 	d.right.profile = f.Profile
-	if p.key, err = f.Key(); err != nil {
-		return nil, fmt.Errorf("read monitor key: %w", err)
-	}
-	p.peer = newPeerLink(d.cfg, func() string { return d.loop().ctiWord() })
-	p.elector = newElector(f.Authority(), d.right, daemon.Boottime, p.able, d.log)
+	p.peer = newPeerLink(d.cfg, d.world.client(), func() string { return d.loop().ctiWord() })
+	p.elector = newElector(f.Authority(), d.right, d.world.clock, p.able, d.log)
 	p.elector.office, p.elector.rival = p, p.peer
-	client := rpc.NewClient()
 	for _, address := range p.electorate() {
-		box := newBallotBox(address, d.cfg, client, p.nonceTo(address))
+		box := newBallotBox(address, d.cfg, d.world.client(), p.nonceTo(address))
 		p.boxes = append(p.boxes, box)
 		p.elector.voters = append(p.elector.voters, box)
 	}
-	if p.monitor, err = net.ListenPacket("udp", d.cfg.Monitor); err != nil {
-		return nil, fmt.Errorf("listen for monitoring: %w", err)
-	}
-	if p.watched, err = local.Listen(f.Socket); err != nil {
-		p.monitor.Close()
-		return nil, err
-	}
 	d.registry.MustRegister(newAuthorityGauges(p))
-	return p, nil
+	return p
+}
+
+// listen binds what watchdogs reach.
+func (p *partnership) listen() (err error) {
+	if p.key, err = p.cfg.Failover.Key(); err != nil {
+		return fmt.Errorf("read monitor key: %w", err)
+	}
+	if p.monitor, err = net.ListenPacket("udp", p.cfg.Monitor); err != nil {
+		return fmt.Errorf("listen for monitoring: %w", err)
+	}
+	if p.watched, err = local.Listen(p.cfg.Failover.Socket); err != nil {
+		p.monitor.Close()
+		return err
+	}
+	return nil
 }
 
 func (p *partnership) close() {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/director/provider"
 	"tandem/director/provider/unigy"
+	"tandem/internal/authority"
+	"tandem/internal/call"
 	"tandem/internal/daemon"
 	"tandem/internal/rpc"
 )
@@ -34,7 +38,7 @@ const farewell = 2 * time.Second
 // next director adopts the dialogs.
 func Run(ctx context.Context, cfg Config) error {
 	daemon.Hurry(cfg.Nice)
-	d, err := open(cfg, slog.Default().With("director", cfg.Name))
+	d, err := open(cfg, network, slog.Default().With("director", cfg.Name))
 	if err != nil {
 		return err
 	}
@@ -44,6 +48,7 @@ func Run(ctx context.Context, cfg Config) error {
 // director is all of it, wired and not yet running.
 type director struct {
 	cfg      Config
+	world    world
 	password string
 	right    *right
 	control  net.Listener
@@ -57,24 +62,46 @@ type director struct {
 	log      *slog.Logger
 }
 
+// world is what a director reaches the others through.
+type world struct {
+	client   func() client            // speaks to one other process
+	clock    func() authority.Instant // that leases are counted by
+	platform func(unigy.Config, func(provider.Event)) (platform, error)
+}
+
+// client makes calls, and can give its connections up.
+type client interface {
+	Do(*http.Request) (*http.Response, error)
+	CloseIdleConnections()
+}
+
+// platform is the switch's side; see unigy.Provider.
+type platform interface {
+	Run(ctx context.Context) error
+	SIPAddr() netip.AddrPort
+	Attach(req provider.Attach)
+	Detach(channel call.ChannelID)
+	Adopt(channel call.ChannelID, dialog []byte)
+}
+
+// network is the world that there is.
+var network = world{
+	client:   func() client { return rpc.NewClient() },
+	clock:    daemon.Boottime,
+	platform: func(cfg unigy.Config, emit func(provider.Event)) (platform, error) { return unigy.Open(cfg, emit) },
+}
+
 // open binds the sockets and wires the parts.
-func open(cfg Config, log *slog.Logger) (*director, error) {
-	password, err := cfg.Provider.Unigy.password()
+func open(cfg Config, w world, log *slog.Logger) (*director, error) {
+	d, err := assemble(cfg, w, log)
 	if err != nil {
-		return nil, fmt.Errorf("read password: %w", err)
+		return nil, err
 	}
-	d := &director{
-		cfg: cfg, password: password, started: time.Now(), log: log,
-		right: &right{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary, clock: daemon.Boottime},
-	}
-	d.registry, d.failures = newRegistry()
-	d.sip = unigy.NewMetrics(d.registry)
-	d.registry.MustRegister(newGauges(d))
 	if d.control, err = net.Listen("tcp", cfg.Control); err != nil {
 		return nil, fmt.Errorf("listen for control: %w", err)
 	}
-	if cfg.pair() != nil {
-		if d.pair, err = newPartnership(d); err != nil {
+	if d.pair != nil {
+		if err := d.pair.listen(); err != nil {
 			d.control.Close()
 			return nil, err
 		}
@@ -85,6 +112,25 @@ func open(cfg Config, log *slog.Logger) (*director, error) {
 		return nil, err
 	}
 	d.reign.Store(first)
+	return d, nil
+}
+
+// assemble wires the parts that need no sockets.
+func assemble(cfg Config, w world, log *slog.Logger) (*director, error) {
+	password, err := cfg.Provider.Unigy.password()
+	if err != nil {
+		return nil, fmt.Errorf("read password: %w", err)
+	}
+	d := &director{
+		cfg: cfg, world: w, password: password, started: time.Now(), log: log,
+		right: &right{director: cfg.Name, group: cfg.Group, secondary: cfg.Secondary, clock: w.clock},
+	}
+	d.registry, d.failures = newRegistry()
+	d.sip = unigy.NewMetrics(d.registry)
+	d.registry.MustRegister(newGauges(d))
+	if cfg.pair() != nil {
+		d.pair = newPartnership(d)
+	}
 	return d, nil
 }
 
@@ -183,12 +229,12 @@ func (d *director) newReign() (*reign, error) {
 		l.outranked, l.worries = d.pair.elector.saw, d.pair.worries
 	}
 	for _, r := range d.cfg.Recorders {
-		link := newLink(r, d.cfg, l, d.failures, d.log)
+		link := newLink(r, d.cfg, d.world.client(), l, d.failures, d.log)
 		l.links[link.name] = link
 	}
 	u := d.cfg.Provider.Unigy
 	var err error
-	l.provider, err = unigy.Open(unigy.Config{
+	l.provider, err = d.world.platform(unigy.Config{
 		Servers: u.Servers, User: u.User, Password: d.password, Client: d.cfg.Name,
 		Copy: d.cfg.copy(), SIPListen: u.sipListen(), AttachRate: u.AttachRate,
 		Gate: d.right.allow, Metrics: d.sip, Log: d.log,

@@ -338,7 +338,7 @@ func (s *site) direct() {
 	if testing.Verbose() {
 		level = slog.LevelInfo
 	}
-	d, err := open(s.cfg, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	d, err := open(s.cfg, network, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
 	if err != nil {
 		s.t.Fatal(err)
 	}
