@@ -100,13 +100,13 @@ func TestCommandedDirector(t *testing.T) {
 	passive.director.status.Directors[0].Role = "passive"
 	other.director.status.Directors[0].Group, mine.director.status.Directors[0].Group = "other", "third"
 	r := recctl(t, passive.config, "drain", "rec-1")
-	if r.status != ExitRefused || !strings.Contains(r.errs, "no director is in charge (dir-a is passive)") {
+	if r.status != ExitRefused || !strings.Contains(r.errs, "no director that answers is in charge (dir-a is passive)") {
 		t.Errorf("%+v", r)
 	}
 	other.director.refusal = connect.NewError(connect.CodeNotFound, errors.New("not mine"))
 	mine.director.steps = floorSteps{{}}
 	config := `directors = ["` + passive.directorAt + `", "` + other.directorAt + `", "` + mine.directorAt + `"]`
-	if r := recctl(t, config, "drain", "rec-1"); !strings.Contains(r.errs, "group primary left out: no director is in charge (dir-a is passive)") || r.status != ExitDone || passive.director.ordered != nil || mine.director.ordered == nil {
+	if r := recctl(t, config, "drain", "rec-1"); !strings.Contains(r.errs, "group primary left out: no director that answers is in charge (dir-a is passive)") || r.status != ExitDone || passive.director.ordered != nil || mine.director.ordered == nil {
 		t.Errorf("%+v", r)
 	}
 }

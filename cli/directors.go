@@ -164,10 +164,10 @@ func (s *site) inCharge(ctx context.Context) ([]known, error) {
 		for n, g := range idle {
 			texts[n] = g.states()
 		}
-		return nil, exit(ExitRefused, "no director is in charge (%s); recctl status shows when one is", strings.Join(texts, ", "))
+		return nil, exit(ExitRefused, "no director that answers is in charge (%s); recctl status shows when one is", strings.Join(texts, ", "))
 	}
 	for _, g := range idle {
-		s.warn("group %s left out: no director is in charge (%s)", g.name, g.states())
+		s.warn("group %s left out: no director that answers is in charge (%s)", g.name, g.states())
 	}
 	return active, nil
 }

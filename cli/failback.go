@@ -40,11 +40,11 @@ func (i *invocation) failback(ctx context.Context, s *site, w wish) error {
 		return err
 	}
 	for _, g := range groups {
-		e, err := g.errand(g.preferred())
-		if err == nil {
-			err = i.handOver(ctx, s, e, w)
+		to := g.preferred()
+		if _, ok := g.first(known.holds); !ok && to == "" {
+			return exit(ExitUnreached, "the preferred director of group %s does not answer, and nobody is in charge who could hand over to it (%s)", g.name, g.states())
 		}
-		if err != nil {
+		if err := i.handOver(ctx, s, g.errand(to), w); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -131,10 +132,7 @@ func (i *invocation) promote(ctx context.Context, s *site, to, checked string, w
 	if err != nil {
 		return err
 	}
-	e, err := g.errand(to)
-	if err != nil {
-		return err
-	}
+	e := g.errand(to)
 	if w.force && !e.done {
 		if err := e.mayForce(checked); err != nil {
 			return err
@@ -171,23 +169,20 @@ type errand struct {
 }
 
 // errand decides whom to ask: whoever is in charge hands over; when that one
-// does not answer, the other one takes over.
-func (g group) errand(to string) (errand, error) {
+// does not answer, the other one takes over, or tells the one it can reach.
+func (g group) errand(to string) errand {
 	if holder, ok := g.first(known.holds); ok {
 		rest := g.others(holder.Name)
 		if to == "" && len(rest) > 0 {
 			to = rest[0]
 		}
-		return errand{g, holder, to, holder.Name == to && holder.Role != "draining"}, nil
+		return errand{g, holder, to, holder.Name == to && holder.Role != "draining"}
 	}
-	successor, ok := g.first(func(d known) bool { return d.Name == to || to == "" && d.Preferred })
-	if !ok && to == "" {
-		successor, ok = g.first(func(known) bool { return true })
-	}
+	asked, ok := g.first(func(d known) bool { return d.Name == to || to == "" && d.Preferred })
 	if !ok {
-		return errand{}, exit(ExitUnreached, "%s does not answer, and nobody is in charge who could hand over to it (%s)", orDash(to), g.states())
+		asked, _ = g.first(func(known) bool { return true }) // a group is known by one that answers
 	}
-	return errand{g, successor, successor.Name, false}, nil
+	return errand{g, asked, cmp.Or(to, asked.Name), false}
 }
 
 // first is the first director that answers and is as wanted.
@@ -218,8 +213,11 @@ func (g group) others(than string) []string {
 // mayForce is the guard of --force: only when nobody in charge answers, for the
 // director that was checked, and against no voter that knows better.
 func (e errand) mayForce(checked string) error {
-	if e.asked.holds() {
+	switch {
+	case e.asked.holds():
 		return exit(ExitRefused, "%s is %s and answers; --force is for when it is off: without it, it hands over", e.asked.Name, e.asked.Role)
+	case e.asked.Name != e.to:
+		return exit(ExitUnreached, "%s does not answer, and only itself can take over by force", e.to)
 	}
 	rivals := e.group.others(e.to)
 	off, ok := strings.CutSuffix(checked, " is off")
@@ -299,7 +297,7 @@ func (s *site) failover(ctx context.Context, e errand, request *tandemv1.Failove
 // wayOut is what somebody may do who was refused. Nothing is said of --force
 // while the other director is, or may be, alive.
 func (e errand) wayOut(request *tandemv1.FailoverRequest) string {
-	if request.Force || e.asked.holds() || !e.group.paired() || e.group.signOfRival(e.to) != "" {
+	if request.Force || e.asked.holds() || e.asked.Name != e.to || !e.group.paired() || e.group.signOfRival(e.to) != "" {
 		return ""
 	}
 	return fmt.Sprintf("; if %[1]s is off, recctl failover --promote --to %[2]s --force --i-have-checked \"%[1]s is off\" --reason TEXT goes on without %[3]s", e.rival(), e.to, e.overrides())

@@ -96,7 +96,7 @@ func (i *invocation) authorityLines(f floor) []string {
 		case len(active) == 0 && absent >= 0:
 			say(red, "group %s: %s does not answer, and the other director knows it as the one in charge", g.name, g.directors[absent].Name)
 		case len(active) == 0 && !slices.ContainsFunc(g.directors, known.holds):
-			say(red, "group %s: no director is in charge (%s)", g.name, g.states())
+			say(red, "group %s: no director that answers is in charge (%s)%s", g.name, g.states(), g.hint())
 		}
 		if text := votersText(g.voters()); text != "" {
 			say("", "group %s: voters: %s", g.name, text)
@@ -111,6 +111,17 @@ func (i *invocation) authorityLines(f floor) []string {
 		}
 	}
 	return lines
+}
+
+// hint says, where one director of two answers, what voters know of the other.
+func (g group) hint() string {
+	if len(g.directors) != 1 || !g.paired() {
+		return ""
+	}
+	if s := g.signOfRival(g.directors[0].Name); s != "" {
+		return "; the other one may be: " + s
+	}
+	return "; of the other one nothing is known"
 }
 
 // voters are those of a group, each as the director knows it that heard it last.

@@ -218,6 +218,9 @@ func (i *invocation) unsettledLines(f floor) []string {
 	var lines []string
 	for _, g := range f.groups {
 		d := g.directors[0] // the others know less
+		if d.Role == "passive" || d.Role == "candidate" {
+			continue // it has not asked the recorders
+		}
 		if d.Unrecorded > 0 {
 			lines = append(lines, i.paint(red, clean(fmt.Sprintf("group %s: %s recorded by nobody", d.Group, count(d.Unrecorded, "channel")))))
 		}
