@@ -90,7 +90,7 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 				cmp.Or(s.UserName, string(s.User)), s.Device, lost, len(s.channels), live, s.refused)
 		}
 	}
-	if spare := f.spare(); len(f.recorders) > 1 && !spare.Enough && f.epoch != 0 {
+	if spare := f.spare(); len(f.recorders) > 1 && !spare.Enough && f.stance == leading && now.Sub(f.enthroned) >= placeGrace {
 		add("no_headroom", f.group, warning, now, "%s", spare.Text)
 	}
 	for _, ch := range f.channels {

@@ -20,7 +20,7 @@ func (p *peerLink) title() string {
 // worries is what is wrong with this director's authority, its voters and its peer.
 func (p *partnership) worries(now time.Time) map[alarmKey]*alarm {
 	return doubts{
-		name: p.cfg.Name, view: p.elector.view.Load(), voters: p.voters(now), votes: p.elector.cfg.Voters,
+		name: p.cfg.Name, view: p.elector.view.Load(), voters: p.voters(now), votes: p.elector.cfg.Voters, lease: p.elector.cfg.LD,
 		peer: p.peer.title(), heard: p.peer.heard(unheard) != nil, early: now.Sub(p.director.started) < unheard,
 	}.alarms(now)
 }
@@ -99,7 +99,7 @@ func (d doubts) peerSilent(add func(what, object, severity, format string, args 
 func (d doubts) silence() string {
 	var silent []string
 	for _, v := range d.voters[:d.votes] {
-		if v.AgeMs < 0 || v.AgeMs > unheard.Milliseconds() {
+		if v.AgeMs < 0 || v.AgeMs > d.lease.Milliseconds() {
 			silent = append(silent, title(v)+" "+age(v))
 		}
 	}

@@ -36,8 +36,8 @@ type elector struct {
 	cfg    authority.Config
 	right  *right
 	clock  func() authority.Instant
-	voters []voter // the first cfg.Voters of them vote; all are leased
-	rival  rival
+	voters []respondent // the first cfg.Voters of them vote; all are leased
+	rival  respondent
 	office office
 	able   func() (bool, string) // whether this director could lead, and why not
 	log    *slog.Logger
@@ -54,14 +54,9 @@ type elector struct {
 	takeovers uint64 // times that it became active
 }
 
-// voter is somebody who is asked for a lease. None of its methods waits;
-// the answer comes to heard.
-type voter interface {
-	ask(m authority.Message, heard func(authority.Message))
-}
-
-// rival is the other director. Its methods do not wait either.
-type rival interface {
+// respondent is a voter or the rival. ask does not wait; an answer, if there
+// is one, comes to heard.
+type respondent interface {
 	ask(m authority.Message, heard func(authority.Message))
 }
 

@@ -65,7 +65,7 @@ func newBallotBox(address string, cfg Config, client client, nonce func(uint64))
 	}
 }
 
-// ask implements voter.
+// ask implements respondent.
 func (b *ballotBox) ask(m authority.Message, heard func(authority.Message)) {
 	b.asker.ask(func(ctx context.Context) {
 		ballot, granted, err := b.put(ctx, m)
@@ -150,7 +150,7 @@ func newPeerLink(cfg Config, client client, cti func() string) *peerLink {
 	}
 }
 
-// ask implements rival.
+// ask implements respondent.
 func (p *peerLink) ask(m authority.Message, heard func(authority.Message)) {
 	if m.Kind == authority.Release {
 		p.asker.ask(func(ctx context.Context) {

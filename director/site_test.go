@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,7 +21,9 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/config"
+	"tandem/internal/daemon"
 	"tandem/internal/rpc"
+	"tandem/internal/voter"
 	"tandem/turretsim"
 )
 
@@ -35,9 +38,9 @@ type station struct {
 	group   string
 	address string
 
+	fence *voter.Keeper
+
 	mu       sync.Mutex
-	epoch    uint64
-	holder   string
 	boot     string
 	channels map[string]*heldPort
 	closed   map[string]string
@@ -58,6 +61,7 @@ func newStation(t *testing.T, name string) *station {
 		t: t, name: name, group: "primary", ready: true, channels: make(map[string]*heldPort), closed: make(map[string]string),
 		legs: make(map[string]*tandemv1.Leg), calls: make(map[string]*tandemv1.Call),
 	}
+	s.join("primary")
 	s.start("127.0.0.1:0")
 	t.Cleanup(func() {
 		s.stop()
@@ -66,6 +70,17 @@ func newStation(t *testing.T, name string) *station {
 		}
 	})
 	return s
+}
+
+// join makes it one of a group, with a vote and nothing promised.
+func (s *station) join(group string) {
+	keeper, err := voter.Open(voter.Config{
+		Name: s.name, Group: group, Path: filepath.Join(s.t.TempDir(), "voter.json"), Profile: "steady", Boot: s.name, Clock: daemon.Boottime, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.group, s.fence = group, keeper
 }
 
 // start serves the API as a new process would; the ports stay as they are.
@@ -85,34 +100,25 @@ func (s *station) start(address string) {
 	s.mu.Unlock()
 	mux := http.NewServeMux()
 	mux.Handle(tandemv1connect.NewRecorderServiceHandler(s))
+	mux.Handle(tandemv1connect.NewVoterServiceHandler(s.fence))
 	go func() {
 		defer close(done)
 		rpc.Serve(ctx, ln, mux)
 	}()
 }
 
-// obey refuses what the fence refuses. It is called with mu held.
-func (s *station) obey(o *tandemv1.Order) error {
-	refusal := &tandemv1.Refusal{Epoch: s.epoch, Holder: s.holder}
-	switch {
-	case o.GetGroup() != s.group:
-		refusal.Reason = tandemv1.Refusal_REASON_WRONG_GROUP
-	case o.GetEpoch() < s.epoch:
-		refusal.Reason = tandemv1.Refusal_REASON_STALE_EPOCH
-	default:
-		return nil
-	}
-	err := connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("refused"))
-	detail, derr := connect.NewErrorDetail(refusal)
-	if derr != nil {
-		return derr
-	}
-	err.AddDetail(detail)
-	return err
+// obey carries out what the fence lets pass.
+func (s *station) obey(ctx context.Context, o *tandemv1.Order, fence bool, do func() error) error {
+	return s.fence.Obey(ctx, o, fence, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return do()
+	})
 }
 
 func (s *station) inventory() *tandemv1.Inventory {
-	inv := &tandemv1.Inventory{Recorder: s.name, Group: s.group, Epoch: s.epoch, Holder: s.holder, BootId: s.boot}
+	epoch, holder := s.fence.Seen()
+	inv := &tandemv1.Inventory{Recorder: s.name, Group: s.group, Epoch: uint64(epoch), Holder: holder, BootId: s.boot, Nonce: s.fence.Nonce()}
 	for _, id := range slices.Sorted(maps.Keys(s.channels)) {
 		inv.Channels = append(inv.Channels, proto.CloneOf(s.channels[id].held))
 	}
@@ -130,35 +136,32 @@ func (s *station) Inventory(context.Context, *connect.Request[tandemv1.Inventory
 	return connect.NewResponse(&tandemv1.InventoryResponse{Inventory: s.inventory()}), nil
 }
 
-func (s *station) Fence(_ context.Context, req *connect.Request[tandemv1.FenceRequest]) (*connect.Response[tandemv1.FenceResponse], error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.obey(req.Msg.GetOrder()); err != nil {
-		return nil, err
-	}
-	s.epoch, s.holder = req.Msg.GetOrder().GetEpoch(), req.Msg.GetOrder().GetDirector()
-	return connect.NewResponse(&tandemv1.FenceResponse{Inventory: s.inventory()}), nil
+func (s *station) Fence(ctx context.Context, req *connect.Request[tandemv1.FenceRequest]) (*connect.Response[tandemv1.FenceResponse], error) {
+	res := &tandemv1.FenceResponse{}
+	err := s.obey(ctx, req.Msg.GetOrder(), true, func() error {
+		res.Inventory = s.inventory()
+		return nil
+	})
+	return connect.NewResponse(res), err
 }
 
-func (s *station) OpenChannels(_ context.Context, req *connect.Request[tandemv1.OpenChannelsRequest]) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.obey(req.Msg.GetOrder()); err != nil {
-		return nil, err
-	}
+func (s *station) OpenChannels(ctx context.Context, req *connect.Request[tandemv1.OpenChannelsRequest]) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
 	res := &tandemv1.OpenChannelsResponse{}
-	for _, o := range req.Msg.GetChannels() {
-		p := s.channels[o.GetChannel().GetId()]
-		if p == nil {
-			var err error
-			if p, err = openPort(o); err != nil {
-				return nil, err
+	err := s.obey(ctx, req.Msg.GetOrder(), false, func() error {
+		for _, o := range req.Msg.GetChannels() {
+			p := s.channels[o.GetChannel().GetId()]
+			if p == nil {
+				var err error
+				if p, err = openPort(o); err != nil {
+					return err
+				}
+				s.channels[o.GetChannel().GetId()] = p
 			}
-			s.channels[o.GetChannel().GetId()] = p
+			res.Channels = append(res.Channels, &tandemv1.OpenedChannel{Channel: o.GetChannel().GetId(), Endpoint: p.held.GetEndpoint()})
 		}
-		res.Channels = append(res.Channels, &tandemv1.OpenedChannel{Channel: o.GetChannel().GetId(), Endpoint: p.held.GetEndpoint()})
-	}
-	return connect.NewResponse(res), nil
+		return nil
+	})
+	return connect.NewResponse(res), err
 }
 
 func openPort(o *tandemv1.OpenChannel) (*heldPort, error) {
@@ -182,49 +185,46 @@ func openPort(o *tandemv1.OpenChannel) (*heldPort, error) {
 	return p, nil
 }
 
-func (s *station) UpdateChannels(_ context.Context, req *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.obey(req.Msg.GetOrder()); err != nil {
-		return nil, err
-	}
-	for _, u := range req.Msg.GetChannels() {
-		if p := s.channels[u.GetChannel()]; p != nil {
-			p.held.Dialog, p.held.Codec, p.held.RtcpMux = u.GetDialog(), u.GetCodec(), u.GetRtcpMux()
+func (s *station) UpdateChannels(ctx context.Context, req *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
+	res := &tandemv1.UpdateChannelsResponse{}
+	err := s.obey(ctx, req.Msg.GetOrder(), false, func() error {
+		for _, u := range req.Msg.GetChannels() {
+			if p := s.channels[u.GetChannel()]; p != nil {
+				p.held.Dialog, p.held.Codec, p.held.RtcpMux = u.GetDialog(), u.GetCodec(), u.GetRtcpMux()
+			}
 		}
-	}
-	return connect.NewResponse(&tandemv1.UpdateChannelsResponse{}), nil
+		return nil
+	})
+	return connect.NewResponse(res), err
 }
 
-func (s *station) CloseChannels(_ context.Context, req *connect.Request[tandemv1.CloseChannelsRequest]) (*connect.Response[tandemv1.CloseChannelsResponse], error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.obey(req.Msg.GetOrder()); err != nil {
-		return nil, err
-	}
-	for _, c := range req.Msg.GetChannels() {
-		if p := s.channels[c.GetChannel()]; p != nil {
-			p.conn.Close()
-			delete(s.channels, c.GetChannel())
-			s.closed[c.GetChannel()] = c.GetCause()
+func (s *station) CloseChannels(ctx context.Context, req *connect.Request[tandemv1.CloseChannelsRequest]) (*connect.Response[tandemv1.CloseChannelsResponse], error) {
+	res := &tandemv1.CloseChannelsResponse{}
+	err := s.obey(ctx, req.Msg.GetOrder(), false, func() error {
+		for _, c := range req.Msg.GetChannels() {
+			if p := s.channels[c.GetChannel()]; p != nil {
+				p.conn.Close()
+				delete(s.channels, c.GetChannel())
+				s.closed[c.GetChannel()] = c.GetCause()
+			}
 		}
-	}
-	return connect.NewResponse(&tandemv1.CloseChannelsResponse{}), nil
+		return nil
+	})
+	return connect.NewResponse(res), err
 }
 
-func (s *station) PutRecords(_ context.Context, req *connect.Request[tandemv1.PutRecordsRequest]) (*connect.Response[tandemv1.PutRecordsResponse], error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.obey(req.Msg.GetOrder()); err != nil {
-		return nil, err
-	}
-	for _, c := range req.Msg.GetCalls() {
-		s.calls[c.GetId()] = c
-	}
-	for _, l := range req.Msg.GetLegs() {
-		s.legs[l.GetId()] = l
-	}
-	return connect.NewResponse(&tandemv1.PutRecordsResponse{}), nil
+func (s *station) PutRecords(ctx context.Context, req *connect.Request[tandemv1.PutRecordsRequest]) (*connect.Response[tandemv1.PutRecordsResponse], error) {
+	res := &tandemv1.PutRecordsResponse{}
+	err := s.obey(ctx, req.Msg.GetOrder(), false, func() error {
+		for _, c := range req.Msg.GetCalls() {
+			s.calls[c.GetId()] = c
+		}
+		for _, l := range req.Msg.GetLegs() {
+			s.legs[l.GetId()] = l
+		}
+		return nil
+	})
+	return connect.NewResponse(res), err
 }
 
 func (s *station) Watch(ctx context.Context, _ *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
@@ -232,7 +232,8 @@ func (s *station) Watch(ctx context.Context, _ *connect.Request[tandemv1.WatchRe
 	defer tick.Stop()
 	for n := uint64(1); ; n++ {
 		s.mu.Lock()
-		m := &tandemv1.WatchResponse{Sequence: n, Epoch: s.epoch, BootId: s.boot}
+		epoch, _ := s.fence.Seen()
+		m := &tandemv1.WatchResponse{Sequence: n, Epoch: uint64(epoch), BootId: s.boot, Nonce: s.fence.Nonce()}
 		if n%5 == 1 {
 			m.Load = &tandemv1.Load{Ready: s.ready, Channels: uint32(len(s.channels)), MaxChannels: 5000}
 		}
@@ -292,10 +293,19 @@ type site struct {
 	stations []*station
 	cfg      Config
 	stop     func() error
-	client   tandemv1connect.DirectorServiceClient
+	client   tandemv1connect.DirectorServiceClient // of the director that is in charge
 }
 
 func newSite(t *testing.T, stations int) *site {
+	t.Helper()
+	s := newEmptySite(t, stations)
+	s.direct()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+// newEmptySite is one without a director.
+func newEmptySite(t *testing.T, stations int) *site {
 	t.Helper()
 	simulated := turretsim.DefaultConfig()
 	simulated.Control, simulated.CTI.Listen, simulated.SIP.Listen = "", "127.0.0.1:0", "127.0.0.1:0"
@@ -326,19 +336,13 @@ func newSite(t *testing.T, stations int) *site {
 	}
 	s.cfg.Provider.Unigy.Servers = []string{sw.Addrs().CTI.String()}
 	s.cfg.Provider.Unigy.SIPListen = "127.0.0.1:0"
-	s.direct()
-	t.Cleanup(func() { s.stop() })
 	return s
 }
 
 // direct starts a director.
 func (s *site) direct() {
 	s.t.Helper()
-	level := slog.LevelError
-	if testing.Verbose() {
-		level = slog.LevelInfo
-	}
-	d, err := open(s.cfg, network, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	d, err := open(s.cfg, network, s.log())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -351,6 +355,14 @@ func (s *site) direct() {
 		return <-done
 	})
 	s.client = tandemv1connect.NewDirectorServiceClient(http.DefaultClient, "http://"+d.control.Addr().String())
+}
+
+func (s *site) log() *slog.Logger {
+	level := slog.LevelError
+	if testing.Verbose() {
+		level = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
 func (s *site) status() *tandemv1.StatusResponse {
@@ -554,16 +566,12 @@ func TestRefusedByTheRecorder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2)
 	s.recorded(24)
-	for i, change := range []func(*station){
-		func(st *station) { st.epoch, st.holder = 1000, "dir-b" },
-		func(st *station) { st.group = "secondary" },
-	} {
-		st := s.stations[i]
-		st.mu.Lock()
-		change(st)
-		st.mu.Unlock()
+	newer := &tandemv1.Order{Epoch: 1001, Director: "dir-b", Group: "primary"}
+	if err := s.stations[0].obey(t.Context(), newer, true, func() error { return nil }); err != nil {
+		t.Fatal(err)
 	}
 	s.stations[1].stop() // it returns in another group
+	s.stations[1].join("secondary")
 	s.stations[1].start(s.stations[1].address)
 	s.until("refusals shown", func() bool {
 		r := s.status().GetRecorders()
