@@ -50,6 +50,7 @@ type Keeper struct {
 	turn, change *semaphore.Weighted
 	now          atomic.Pointer[state] // never nil; read without waiting for anything
 	impostor     claim                 // the last one logged; belongs to who has change
+	obeys        obedience             // belongs to who has turn
 }
 
 // state is a voter and the name that belongs to its epoch. It is replaced,

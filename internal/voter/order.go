@@ -2,6 +2,7 @@ package voter
 
 import (
 	"context"
+	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/internal/authority"
@@ -35,10 +36,34 @@ func (k *Keeper) Obey(ctx context.Context, order *tandemv1.Order, fence bool, ac
 	case reason != obeyed:
 		return k.refuseOrder(reason, order)
 	}
+	k.tell(order, fence)
 	return act()
 }
 
 const obeyed = tandemv1.Refusal_REASON_UNSPECIFIED
+
+// obedience is whose orders are being obeyed: fences alone at first, which
+// change nothing, then all.
+type obedience struct {
+	claim
+	fenced bool
+	last   time.Time // the newest of them
+}
+
+// tell logs the first fence and the first order of another director or epoch
+// that are obeyed, and when the last one of before was: so it can be told
+// afterwards when each succession happened, and that no order came after it
+// from whoever was succeeded. The caller has the turn.
+func (k *Keeper) tell(order *tandemv1.Order, fence bool) {
+	was, is := k.obeys, obedience{claim: claim{authority.Epoch(order.GetEpoch()), order.GetDirector()}, last: time.Now()}
+	same := is.claim == was.claim
+	is.fenced = fence && (!same || was.fenced)
+	k.obeys = is
+	if same && is.fenced == was.fenced {
+		return
+	}
+	k.cfg.Log.Info("obeys", "voter", k.cfg.Name, "epoch", is.epoch, "director", is.director, "fence", fence, "last", was.last)
+}
 
 // judge decides on an order, and what becomes of s by it. The caller has change.
 func (k *Keeper) judge(s state, order *tandemv1.Order, fence bool, now authority.Instant) (state, tandemv1.Refusal_Reason) {

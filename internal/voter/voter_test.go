@@ -1,6 +1,7 @@
 package voter
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -437,5 +439,42 @@ func TestActFails(t *testing.T) {
 	}
 	if err := k.Obey(t.Context(), pairOrder("dir-a", 2, 1, k.Nonce()), true, func() error { return nil }); outcome(err) != "repeated" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The log tells when each succession happened, once, and whatever would be
+// one backwards.
+func TestTellsWhomItObeys(t *testing.T) {
+	c, lines := newClock(), &bytes.Buffer{}
+	cfg := c.config(filepath.Join(t.TempDir(), "authority.json"))
+	cfg.Log = slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == "last" {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	k := mustOpen(t, cfg)
+	for _, o := range []struct {
+		director        string
+		epoch, sequence uint64
+		fence           bool
+	}{
+		{"dir-a", 2, 1, true}, {"dir-a", 2, 2, true}, {"dir-a", 2, 3, false}, {"dir-a", 2, 4, true}, {"dir-a", 2, 5, false},
+		{"dir-b", 3, 1, true}, {"dir-a", 2, 6, false}, {"dir-b", 3, 2, false}, {"dir-b", 3, 3, false},
+	} {
+		err := k.Obey(t.Context(), pairOrder(o.director, o.epoch, o.sequence, k.Nonce()), o.fence, func() error { return nil })
+		if stale := o.director == "dir-a" && o.sequence == 6; (outcome(err) == "obeyed") == stale {
+			t.Fatalf("%+v: %v", o, err)
+		}
+	}
+	var told []string
+	for line := range strings.Lines(lines.String()) {
+		if _, rest, ok := strings.Cut(line, "msg=obeys voter=rec-1 "); ok {
+			told = append(told, strings.TrimSpace(rest))
+		}
+	}
+	want := []string{"epoch=2 director=dir-a fence=true", "epoch=2 director=dir-a fence=false", "epoch=3 director=dir-b fence=true", "epoch=3 director=dir-b fence=false"}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
