@@ -6,7 +6,7 @@
 .SHELLFLAGS   := -eu -c
 TOOL          := go tool -modfile=tools/go.mod
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-DAEMONS       := director recorder turretsim
+DAEMONS       := director recorder turretsim watchdog
 comma         := ,
 
 .PHONY: help build demo test check unit race stories fuzz lab lab-full bench soak generate clean

@@ -25,7 +25,7 @@ const Version = 1
 const (
 	probeLabel = "tandem monitor probe\n"
 	replyLabel = "tandem monitor reply\n"
-	maxName    = 64 // bytes
+	maxName    = 130 // bytes: two names and what joins them
 	maxPaths   = 16
 )
 

@@ -117,7 +117,7 @@ func TestJudge(t *testing.T) {
 		"sequence below zero": {sign(`{"v":1,"sender":"w","seq":-1,"nonce":"n"}`), malformed},
 		"no nonce":            {sign(`{"v":1,"sender":"w","seq":1}`), malformed},
 		"path out of range":   {sign(`{"v":1,"sender":"w","seq":1,"nonce":"n","path":16}`), malformed},
-		"name too long":       {sign(`{"v":1,"sender":"` + strings.Repeat("w", 65) + `","seq":1,"nonce":"n"}`), malformed},
+		"name too long":       {sign(`{"v":1,"sender":"` + strings.Repeat("w", maxName+1) + `","seq":1,"nonce":"n"}`), malformed},
 	} {
 		if _, got := (senders{}).judge(key, c.datagram); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
