@@ -39,7 +39,8 @@ type doubts struct {
 	name   string
 	view   *view
 	voters []*tandemv1.VoterStatus
-	votes  int // the first so many of them vote
+	votes  int           // the first so many of them vote
+	lease  time.Duration // after which an answer is worth nothing
 	peer   string
 	heard  bool // the peer, lately
 	early  bool // it has just started, and nobody can have been heard

@@ -146,13 +146,16 @@ func (s *service) Failover(ctx context.Context, req *connect.Request[tandemv1.Fa
 	case peer != nil && peer.role == authority.Active.String() && m.GetTo() == peer.name:
 		return nil, refused("%s is active already", peer.name)
 	case peer != nil && (peer.role == authority.Active.String() || m.GetTo() == peer.name):
-		return p.forward(ctx, m, peer, self)
+		res, err := p.forward(ctx, m, self)
+		if unreached := connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded; err == nil || !unreached || m.GetTo() != self {
+			return res, err
+		} // it was heard a moment ago, and is gone
 	}
 	return answered(p.takeOver(ctx, m))
 }
 
 // forward has the peer do it, whose business it is.
-func (p *partnership) forward(ctx context.Context, m *tandemv1.FailoverRequest, peer *peerHeard, self string) (*connect.Response[tandemv1.FailoverResponse], error) {
+func (p *partnership) forward(ctx context.Context, m *tandemv1.FailoverRequest, self string) (*connect.Response[tandemv1.FailoverResponse], error) {
 	if m.GetTo() == "" {
 		m.To = self
 	}
@@ -231,6 +234,11 @@ func (p *partnership) takeOver(ctx context.Context, m *tandemv1.FailoverRequest)
 	if v := p.elector.view.Load(); !v.able {
 		return nil, refused("%s cannot lead: %s", self, v.why)
 	}
+	if m.GetForce() {
+		if alive := p.leasedToRival(time.Now()); alive != "" {
+			return nil, refused("%s: %s is not off, and no force is needed once it is", alive, p.peer.title())
+		}
+	}
 	if m.GetDryRun() {
 		return res, nil
 	}
@@ -252,6 +260,17 @@ func (p *partnership) takeOver(ctx context.Context, m *tandemv1.FailoverRequest)
 			return nil, refused("%s has not got authority: %s", self, p.obstacles(time.Now()))
 		}
 	}
+}
+
+// leasedToRival names a voter that says the rival still renews its lease; "" if
+// none does.
+func (p *partnership) leasedToRival(now time.Time) string {
+	for _, v := range p.voters(now) {
+		if v.AgeMs >= 0 && v.RemainingMs > 0 && v.Holder != p.cfg.Name {
+			return fmt.Sprintf("%s has leased to %s for another %d ms", title(v), v.Holder, v.RemainingMs)
+		}
+	}
+	return ""
 }
 
 func answered(res *tandemv1.FailoverResponse, err error) (*connect.Response[tandemv1.FailoverResponse], error) {

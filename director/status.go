@@ -166,6 +166,10 @@ func answer[T any](ctx context.Context, l *loop, ask func(time.Time, *floor) *T)
 func (d *director) status(now time.Time, f *floor) *tandemv1.StatusResponse {
 	res := f.status(now, d.cfg)
 	d.describe(res.Directors[0], now, f)
+	if watchdog := d.cfg.Failover.PeerWatchdog; d.pair != nil && watchdog != "" {
+		// It says the rest itself.
+		res.Watchdogs = append(res.Watchdogs, &tandemv1.WatchdogStatus{Address: watchdog, Watching: d.cfg.Name, Group: d.cfg.Group})
+	}
 	return res
 }
 
