@@ -84,7 +84,7 @@ func (w *watch) hand(action Action, sentence string) func(context.Context) error
 		return func(ctx context.Context) error { return w.release(ctx, self, epoch) }
 	case Kill:
 		process := w.process
-		return func(context.Context) error { return process.Kill() }
+		return func(context.Context) error { return w.kill(process) }
 	}
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, switchLimit)

@@ -93,7 +93,7 @@ func openWatch(ctx context.Context, cfg Config, registry *prometheus.Registry, l
 	if err != nil {
 		return nil, fmt.Errorf("read monitor key: %w", err)
 	}
-	w := newWatch(cfg, b, dial(cfg, b, key), newMetrics(registry), log)
+	w := newWatch(cfg, b, dial(b, network(cfg, b, key)), newMetrics(registry), log)
 	if unit, err := openSystemd(ctx, cfg.Unit); err != nil {
 		log.Warn("no systemd: a director that hangs is not restarted", "unit", cfg.Unit, "err", err)
 	} else {
@@ -103,24 +103,18 @@ func openWatch(ctx context.Context, cfg Config, registry *prometheus.Registry, l
 }
 
 // dial makes what speaks to everyone. Nothing is connected yet.
-func dial(cfg Config, b beside, key []byte) others {
-	client := rpc.NewClient()
-	sender := cfg.Name + "@" + b.Name // two watchdogs never share one, since two directors never share a name
+func dial(b beside, w World) others {
 	o := others{
-		peer:  monitor.NewProber(sender, key, b.Failover.PeerMonitor),
-		local: monitor.NewProber(sender, key, []string{reachable(b.Monitor)}),
-		follow: func(ctx context.Context, tell func(local.Event)) error {
-			return local.Follow(ctx, b.Failover.Socket, tell)
-		},
-		commands:    tandemv1connect.NewDirectorServiceClient(client, "http://"+reachable(b.Control)),
-		peerCommand: tandemv1connect.NewDirectorServiceClient(client, "http://"+b.Failover.Peer),
-		rival:       tandemv1connect.NewPeerServiceClient(client, "http://"+b.Failover.Peer),
+		peer: w.Probe(b.Failover.PeerMonitor), local: w.Probe([]string{reachable(b.Monitor)}), follow: w.Follow, kill: w.Kill,
+		commands:    tandemv1connect.NewDirectorServiceClient(w.Client, "http://"+reachable(b.Control)),
+		peerCommand: tandemv1connect.NewDirectorServiceClient(w.Client, "http://"+b.Failover.Peer),
+		rival:       tandemv1connect.NewPeerServiceClient(w.Client, "http://"+b.Failover.Peer),
 	}
 	for _, address := range b.Failover.Voters {
-		o.voters = append(o.voters, tandemv1connect.NewVoterServiceClient(client, "http://"+address))
+		o.voters = append(o.voters, tandemv1connect.NewVoterServiceClient(w.Client, "http://"+address))
 	}
 	if b.Failover.PeerWatchdog != "" {
-		o.neighbour = tandemv1connect.NewWatchdogServiceClient(client, "http://"+b.Failover.PeerWatchdog)
+		o.neighbour = tandemv1connect.NewWatchdogServiceClient(w.Client, "http://"+b.Failover.PeerWatchdog)
 	}
 	return o
 }

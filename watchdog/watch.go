@@ -16,11 +16,6 @@ import (
 	"tandem/internal/monitor"
 )
 
-// prober asks a director on all paths, one round at a time.
-type prober interface {
-	Probe(ctx context.Context) monitor.Round
-}
-
 // unit is the local director's, as systemd has it.
 type unit interface {
 	Active(ctx context.Context) (bool, error)
@@ -29,8 +24,9 @@ type unit interface {
 
 // others are all those that a watchdog speaks to.
 type others struct {
-	peer, local prober
+	peer, local Prober
 	follow      func(ctx context.Context, tell func(local.Event)) error
+	kill        func(*local.Process) error
 	voters      []tandemv1connect.VoterServiceClient
 	commands    tandemv1connect.DirectorServiceClient // of the local director
 	peerCommand tandemv1connect.DirectorServiceClient
