@@ -178,7 +178,7 @@ func (d Director) Step(c Config, in Input, now Instant) (Director, []Send) {
 	case Said:
 		return d.said(c, in, now)
 	case Campaign:
-		d = d.campaign(in.Force, now)
+		d = d.campaign(c, in.Force, now)
 		return d, d.round(c, now)
 	case Drain:
 		if d.Phase == Active {
@@ -309,10 +309,11 @@ func (d Director) round(c Config, now Instant) []Send {
 	return append(sends, Send{Rival, Message{Kind: Consent, Epoch: d.Seen, Asked: d.Epoch, Round: now, Role: d.Phase}})
 }
 
-// campaign begins to seek authority, or goes on.
-func (d Director) campaign(force bool, now Instant) Director {
+// campaign begins to seek authority, or goes on. One that has promised to stay
+// out stays out, unless the promise is about to end because of a release.
+func (d Director) campaign(c Config, force bool, now Instant) Director {
 	d.Asked = now
-	if d.Phase == Passive {
+	if d.Phase == Passive && d.Until.Sub(now) <= c.F {
 		d = d.forget().enter(Candidate, now)
 	}
 	if force && d.Phase.seeks() {
