@@ -19,8 +19,6 @@ import (
 
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/daemon"
-	"tandem/internal/local"
-	"tandem/internal/monitor"
 	"tandem/internal/pair"
 	"tandem/internal/rpc"
 	"tandem/internal/voter"

@@ -13,7 +13,6 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/local"
-	"tandem/internal/monitor"
 )
 
 // unit is the local director's, as systemd has it.

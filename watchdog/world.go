@@ -64,7 +64,4 @@ func (w *Watchdog) Handler() http.Handler {
 }
 
 // Run watches until ctx ends.
-func (w *Watchdog) Run(ctx context.Context) error {
-	w.api.watch.done = ctx
-	return w.api.watch.run(ctx)
-}
+func (w *Watchdog) Run(ctx context.Context) error { return w.api.watch.run(ctx) }
