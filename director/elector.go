@@ -3,7 +3,6 @@ package director
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -36,7 +35,8 @@ type elector struct {
 	cfg    authority.Config
 	right  *right
 	clock  func() authority.Instant
-	voters []respondent // the first cfg.Voters of them vote; all are leased
+	spread func(most time.Duration) time.Duration // see world
+	voters []respondent                           // the first cfg.Voters of them vote; all are leased
 	rival  respondent
 	office office
 	able   func() (bool, string) // whether this director could lead, and why not
@@ -84,12 +84,12 @@ func (v *view) epoch() authority.Epoch {
 	return v.director.Seen
 }
 
-func newElector(cfg authority.Config, r *right, clock func() authority.Instant, able func() (bool, string), log *slog.Logger) *elector {
+func newElector(cfg authority.Config, r *right, w world, able func() (bool, string), log *slog.Logger) *elector {
 	e := &elector{
-		cfg: cfg, right: r, clock: clock, able: able, log: log,
-		inbox: make(chan func(authority.Instant), inboxSize), done: make(chan struct{}), director: authority.StartDirector(clock()),
+		cfg: cfg, right: r, clock: w.clock, spread: w.spread, able: able, log: log,
+		inbox: make(chan func(authority.Instant), inboxSize), done: make(chan struct{}), director: authority.StartDirector(w.clock()),
 	}
-	e.publish(clock())
+	e.publish(w.clock())
 	return e
 }
 
@@ -136,7 +136,7 @@ func (e *elector) pause() time.Duration {
 	case authority.Activating:
 		return max(time.Millisecond, min(e.cfg.H, e.director.Guard.Sub(e.clock())))
 	}
-	return e.cfg.H - time.Duration(rand.Int64N(int64(e.cfg.H/4)))
+	return e.cfg.H - e.spread(e.cfg.H/4)
 }
 
 // step takes one input in, and carries out what follows. What is to be answered

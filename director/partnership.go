@@ -50,7 +50,7 @@ func newPartnership(d *director) *partnership {
 	f := d.cfg.Failover
 	d.right.profile = f.Profile
 	p.peer = newPeerLink(d.cfg, d.world.client(), func() string { return d.loop().ctiWord() })
-	p.elector = newElector(f.Authority(), d.right, d.world.clock, p.able, d.log)
+	p.elector = newElector(f.Authority(), d.right, d.world, p.able, d.log)
 	p.elector.office, p.elector.rival = p, p.peer
 	for _, address := range p.electorate() {
 		box := newBallotBox(address, d.cfg, d.world.client(), p.nonceTo(address))
@@ -112,7 +112,7 @@ func (p *partnership) run(ctx context.Context) error {
 	g.Go(func() error { return p.elector.run(ctx) })
 	g.Go(func() error { return monitor.Serve(ctx, p.monitor, p.key, p.probed, p.metrics) })
 	g.Go(func() error { return p.watched.Run(ctx) })
-	g.Go(func() error { return p.tell(ctx) })
+	g.Go(func() error { return p.tell(ctx, p.watched.Beat) })
 	return g.Wait()
 }
 
@@ -175,7 +175,7 @@ func (p *partnership) probed() (monitor.Reply, bool) {
 }
 
 // tell tells the watchdog on this host, as often as the elector turns.
-func (p *partnership) tell(ctx context.Context) error {
+func (p *partnership) tell(ctx context.Context, beat func(local.Report)) error {
 	tick := time.NewTicker(p.elector.cfg.H / 2)
 	defer tick.Stop()
 	for {
@@ -189,7 +189,7 @@ func (p *partnership) tell(ctx context.Context) error {
 			continue
 		}
 		v := p.elector.view.Load()
-		p.watched.Beat(local.Report{
+		beat(local.Report{
 			Role: v.director.Phase.String(), Epoch: uint64(v.epoch()), Holds: v.basis != authority.None, AuthorityMS: v.remaining.Milliseconds(),
 			Loops: map[string]uint64{"floor": p.director.loop().turns.Load(), "elector": v.rounds}, Eligible: v.able, Why: v.why,
 		})

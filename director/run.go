@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -64,8 +65,9 @@ type director struct {
 
 // world is what a director reaches the others through.
 type world struct {
-	client   func() client            // speaks to one other process
-	clock    func() authority.Instant // that leases are counted by
+	client   func() client                          // speaks to one other process
+	clock    func() authority.Instant               // that leases are counted by
+	spread   func(most time.Duration) time.Duration // somewhere from 0 on, so that rounds of several do not keep meeting
 	platform func(unigy.Config, func(provider.Event)) (platform, error)
 }
 
@@ -88,6 +90,7 @@ type platform interface {
 var network = world{
 	client:   func() client { return rpc.NewClient() },
 	clock:    daemon.Boottime,
+	spread:   func(most time.Duration) time.Duration { return rand.N(most) },
 	platform: func(cfg unigy.Config, emit func(provider.Event)) (platform, error) { return unigy.Open(cfg, emit) },
 }
 
