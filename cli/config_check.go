@@ -14,6 +14,7 @@ import (
 	"tandem/internal/config"
 	"tandem/recorder"
 	"tandem/turretsim"
+	"tandem/watchdog"
 )
 
 func configCommand(i *invocation) *cli.Command {
@@ -60,6 +61,7 @@ var kinds = map[string]func(file string) error{
 	"recctl":    check(DefaultConfig()),
 	"recorder":  check(recorder.DefaultConfig()),
 	"turretsim": check(turretsim.DefaultConfig()),
+	"watchdog":  check(watchdog.DefaultConfig()),
 }
 
 func check[C config.Validator](defaults C) func(string) error {
