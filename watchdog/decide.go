@@ -162,7 +162,7 @@ func (v View) following(now time.Time, role string) (Action, string) {
 func (v View) unready(role, why string) string {
 	switch {
 	case role == "":
-		return v.Local.Name + " does not answer either"
+		return v.Local.Name + " does not answer"
 	case why != "":
 		return v.Local.Name + " cannot lead: " + why
 	}

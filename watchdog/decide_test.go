@@ -155,7 +155,7 @@ func TestDecide(t *testing.T) {
 		"failback manual":     {steady().with(func(v *View) { preferred(v); v.Well = noon.Add(-time.Hour); v.Rules.Auto = false }), Nothing, "dir-a is active and answers on 1 of 2 paths; failback is manual"},
 		"failback, no switch": {steady().with(func(v *View) { preferred(v); v.Local.Reply.CTI = "down" }), Nothing, "dir-a is active and answers on 1 of 2 paths; no failback: dir-b does not see the switch"},
 		"failback, local silent": {steady().with(func(v *View) { preferred(v); v.Local.PID, v.Local.Answered = 0, time.Time{} }), Nothing,
-			"dir-a is active and answers on 1 of 2 paths; no failback: dir-b does not answer either"},
+			"dir-a is active and answers on 1 of 2 paths; no failback: dir-b does not answer"},
 
 		"paused": {steady().with(func(v *View) { v.Pause = Pause{noon.Add(time.Minute), "ann", "upgrade"} }), Nothing, "paused until 12:01:00 by ann: dir-a is active and answers on 1 of 2 paths"},
 		"paused, silent": {steady().missed(3).with(func(v *View) { v.Pause = Pause{noon.Add(time.Minute), "ann", "upgrade"} }), Nothing,

@@ -57,6 +57,20 @@ func (s *site) count(what string) int {
 	return len(s.calls[what])
 }
 
+// first is when something was called first; it has been.
+func (s *site) first(what string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[what][0]
+}
+
+// request is what something was called with last; it has been.
+func (s *site) request(what string) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last[what]
+}
+
 // port answers probes.
 type port struct {
 	site  *site
@@ -229,10 +243,10 @@ func TestSilentPeer(t *testing.T) {
 		if s.count("campaign") < 5 {
 			t.Fatalf("%d campaigns", s.count("campaign"))
 		}
-		if took := s.calls["campaign"][0].Sub(died); took > 400*time.Millisecond {
+		if took := s.first("campaign").Sub(died); took > 400*time.Millisecond {
 			t.Errorf("noticed after %v", took)
 		}
-		if got := s.last["campaign"].(*tandemv1.CampaignRequest); got.Force || got.Actor != "wd-a" || !strings.Contains(got.Reason, "dir-a does not answer") {
+		if got := s.request("campaign").(*tandemv1.CampaignRequest); got.Force || got.Actor != "wd-a" || !strings.Contains(got.Reason, "dir-a does not answer") {
 			t.Errorf("asked %v", got)
 		}
 		if got := sentence(t, api); got.State != "down" {
@@ -274,18 +288,16 @@ func TestDeadLocalProcess(t *testing.T) {
 			t.Errorf("%d told at once", n)
 		}
 		time.Sleep(w.rules.LV)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if len(s.calls["release"]) != 3 || len(s.calls["yield"]) != 1 || len(s.calls["notice"]) != 1 {
-			t.Errorf("told %v", s.calls)
+		if r, y, n := s.count("release"), s.count("yield"), s.count("notice"); r != 3 || y != 1 || n != 1 {
+			t.Errorf("told %d voters, the peer %d times, its watchdog %d times", r, y, n)
 		}
-		if got := s.last["release"].(*tandemv1.ReleaseRequest); got.Epoch != 9 || got.Reason != "process_dead" {
+		if got := s.request("release").(*tandemv1.ReleaseRequest); got.Epoch != 9 || got.Reason != "process_dead" {
 			t.Errorf("released %v", got)
 		}
-		if got := s.last["yield"].(*tandemv1.YieldRequest); got.Epoch != 9 || got.Succeed {
+		if got := s.request("yield").(*tandemv1.YieldRequest); got.Epoch != 9 || got.Succeed {
 			t.Errorf("yielded %v", got)
 		}
-		if got := s.last["notice"].(*tandemv1.NoticeRequest); got.Epoch != 9 || got.Director != "dir-b" {
+		if got := s.request("notice").(*tandemv1.NoticeRequest); got.Epoch != 9 || got.Director != "dir-b" {
 			t.Errorf("noticed %v", got)
 		}
 	})
@@ -345,7 +357,7 @@ func TestColdStart(t *testing.T) {
 			if s.count("campaign") == 0 {
 				t.Fatalf("preferred %v: nobody", preferred)
 			}
-			if took := s.calls["campaign"][0].Sub(at); took < want || took > want+2*w.rules.Interval {
+			if took := s.first("campaign").Sub(at); took < want || took > want+2*w.rules.Interval {
 				t.Errorf("preferred %v: after %v", preferred, took)
 			}
 		})
@@ -407,7 +419,7 @@ func TestFailback(t *testing.T) {
 		if n := s.count("failover"); n < 2 || n > 3 {
 			t.Errorf("asked %d times in 12 s", n)
 		}
-		if got := s.last["failover"].(*tandemv1.FailoverRequest); got.To != "dir-b" || got.Force {
+		if got := s.request("failover").(*tandemv1.FailoverRequest); got.To != "dir-b" || got.Force {
 			t.Errorf("asked %v", got)
 		}
 		if got := sentence(t, api); !strings.Contains(got.Sentence, "dir-b is not ready") {
@@ -424,7 +436,7 @@ func TestSwitchLost(t *testing.T) {
 		if s.count("failover") != 1 {
 			t.Fatalf("asked %d times", s.count("failover"))
 		}
-		if took := s.calls["failover"][0].Sub(at); took < w.rules.CTIGrace || took > w.rules.CTIGrace+2*w.rules.Interval {
+		if took := s.first("failover").Sub(at); took < w.rules.CTIGrace || took > w.rules.CTIGrace+2*w.rules.Interval {
 			t.Errorf("after %v", took)
 		}
 	})
