@@ -17,18 +17,22 @@ import (
 func demoCommand(i *invocation) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
-		Usage: "a whole floor on this machine: kill a recorder in mid-call and see what is lost",
-		Description: `Runs a simulated switch, a director and three recorders as processes of their own
-on loopback, kills a recorder with SIGKILL while people talk on it, so that the
-others go on with its calls, starts it again later, and then compares the audio that
-all of them recorded with what the switch sent. Takes about 40 seconds. Exit status 0
-only when nothing is missing without a gap that says why, and nothing was recorded
-twice.
+		Usage: "a whole floor on this machine: kill a recorder and a director in mid-call and see what is lost",
+		Description: `Runs a simulated switch, two directors with their watchdogs and three recorders as
+processes of their own on loopback. Kills a recorder with SIGKILL while people talk on
+it, so that the others go on with its calls, and starts it again; then kills the
+director in charge, so that the other one goes on, starts it again, and waits until it
+has control back. In the end compares the audio that all of them recorded with what
+the switch sent. Takes about 45 seconds. Exit status 0 only when nothing is missing
+without a gap that says why, nothing was recorded twice, the director's death cost
+nothing, and no recorder obeyed a director that was succeeded.
 
 With --json stdout is one object in the end: seed, duration_ms, turrets, channels,
 calls, sent_ms, recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms,
-gaps_ms{cause}, faults[{at_ms,what,object,live_legs,detect_ms,gap_ms{p50,p99,max},
-steady_ms,outage_ms}], directory, and findings[] if there are any.`,
+gaps_ms{cause}, faults[{at_ms,what,object,...}], directory, and findings[] if there
+are any. With recorder_killed come live_legs, detect_ms, gap_ms{p50,p99,max}, steady_ms
+and outage_ms, with director_killed takeover_ms, audio_lost_ms, stale_commands_accepted
+and back_ms.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{DisableDefaultText: true, Name: "keep", Usage: "stay up after the report until interrupted"},
 			&cli.IntFlag{Name: "turrets", Value: 40, Usage: "`N` turrets of 4 channels"},
@@ -69,7 +73,7 @@ func (i *invocation) demo(ctx context.Context, o demo.Options, asJSON bool) erro
 	case err != nil:
 		return failed("demo: %w", err)
 	case !passed:
-		return failed("demo: the recording is not what was sent: audio is missing without a gap, or recorded twice")
+		return failed("demo: audio is missing without a gap, or recorded twice, or a director's death cost something")
 	}
 	return nil
 }
@@ -82,7 +86,7 @@ func (i *invocation) demoReport(r demo.Result, kept bool) {
 	if r.Report.Passed() {
 		fmt.Fprintln(i.out, i.paint(green, "everything sent is recorded once, or in a gap that says why"))
 	} else {
-		fmt.Fprintln(i.out, i.paint(red, "the recording is not what was sent"))
+		fmt.Fprintln(i.out, i.paint(red, "the recording is not what was sent, or a director's death cost something"))
 	}
 	fmt.Fprintf(i.out, "\nthe recordings are in %s, by recorder\n", r.Media)
 	if !kept {
@@ -90,14 +94,18 @@ func (i *invocation) demoReport(r demo.Result, kept bool) {
 		return
 	}
 	fmt.Fprintln(i.out, "\nthe floor is up until Ctrl-C; in another terminal:")
-	commands := []string{"status --watch", "channels", "calls"}
+	commands := []string{"status --watch", "failover --promote", "history", "channels", "calls"}
 	if r.Example != "" {
 		commands = append(commands, "show "+r.Example, "export "+r.Example, "play "+r.Example)
 	}
-	for _, c := range append(commands, "verify --deep") {
-		fmt.Fprintf(i.out, "  %s --director %s %s\n", program(), r.Director, c)
+	all := program()
+	for _, d := range r.Directors {
+		all += " --director " + d
 	}
-	fmt.Fprintf(i.out, "  %s --director %s drill --switch %s --truth %s sigkill\n", program(), r.Director, r.Switch, r.Truth)
+	for _, c := range append(commands, "verify --deep") {
+		fmt.Fprintf(i.out, "  %s %s\n", all, c)
+	}
+	fmt.Fprintf(i.out, "  %s drill --switch %s --truth %s sigkill\n", all, r.Switch, r.Truth)
 }
 
 // program is how the user called us, so that a line can be copied.
@@ -136,13 +144,13 @@ func (v *demoView) Sample(s demo.Sample) {
 		return
 	}
 	v.shown = s.Elapsed
-	fmt.Fprintf(v.out, "%6.1f s  %d turrets, %d of %d channels attached, %d calls, %d legs, %.0f packets/s, journal %s, recorders: %s, %s\n", s.Elapsed.Seconds(),
-		s.Turrets, s.Attached, s.Channels, s.Calls, s.Legs, s.PacketsPS, size(s.JournalLag), s.Recorders, alarmText(s.Alarms))
+	fmt.Fprintf(v.out, "%6.1f s  %d turrets, %d of %d channels attached, %d calls, %d legs, %.0f packets/s, journal %s, %s leads, recorders: %s, %s\n", s.Elapsed.Seconds(),
+		s.Turrets, s.Attached, s.Channels, s.Calls, s.Legs, s.PacketsPS, size(s.JournalLag), s.Leads, s.Recorders, alarmText(s.Alarms))
 }
 
 func (v *demoView) sampleLines() []string {
 	s := v.last
-	t := table{heading: []string{"ELAPSED", "TURRETS", "CHANNELS", "CALLS", "LEGS", "PACKETS/S", "JOURNAL LAG", "RECORDERS", "ALARMS"}}
+	t := table{heading: []string{"ELAPSED", "TURRETS", "CHANNELS", "CALLS", "LEGS", "PACKETS/S", "JOURNAL LAG", "LEADS", "RECORDERS", "ALARMS"}}
 	alarms := text(alarmText(s.Alarms))
 	if len(s.Alarms) > 0 {
 		alarms.colour = red
@@ -152,7 +160,7 @@ func (v *demoView) sampleLines() []string {
 		recorders.colour = red
 	}
 	t.add(number("%.1f s", s.Elapsed.Seconds()), number("%d", s.Turrets), number("%d/%d", s.Attached, s.Channels), number("%d", s.Calls), number("%d", s.Legs),
-		number("%.0f", s.PacketsPS), number("%s", size(s.JournalLag)), recorders, alarms)
+		number("%.0f", s.PacketsPS), number("%s", size(s.JournalLag)), text(s.Leads), recorders, alarms)
 	return append([]string{""}, t.lines(v.screen.terminal && os.Getenv("NO_COLOR") == "")...)
 }
 

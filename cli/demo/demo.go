@@ -1,7 +1,9 @@
 // Package demo runs a whole floor on loopback, as real processes: a simulated
-// switch, a director, three recorders. It kills a recorder in the middle of
-// trading, while the others go on with its channels, starts it again, and then
-// judges by the recorded audio itself what was kept, what is in a gap, and why.
+// switch, two directors with their watchdogs, three recorders. In the middle
+// of trading it kills a recorder, while the others go on with its channels,
+// and starts it again; then it kills the director in charge, while the other
+// one goes on, and starts that again. In the end it judges by the recorded
+// audio itself what was kept, what is in a gap, and why.
 package demo
 
 import (
@@ -34,29 +36,34 @@ type View interface {
 
 // Result is what a demo found out and where to look further.
 type Result struct {
-	Report   Report
-	Director string // control address of the director, for recctl --director
-	Switch   string // control address of the switch, for recctl drill
-	Truth    string // the switch's truth log
-	Media    string // directory of all recorders' directories
-	Example  string // a call that was live when the recorder was killed; may be empty
+	Report    Report
+	Directors []string // control addresses of the directors, for recctl --director
+	Switch    string   // control address of the switch, for recctl drill
+	Truth     string   // the switch's truth log
+	Media     string   // directory of all recorders' directories
+	Example   string   // a call that was live when the recorder was killed; may be empty
 }
 
 // The story: when what happens, since the demo began.
 const (
 	killAfter    = 12 * time.Second
-	returnAfter  = 6 * time.Second        // after the fault: long enough to see that nobody misses it
+	returnAfter  = 5 * time.Second        // after the fault: long enough to see that nobody misses it
 	restartAfter = 300 * time.Millisecond // as systemd's RestartSec in our units
-	tradeUntil   = 26 * time.Second
-	tradeAfter   = 8 * time.Second // at least, after the fault
-	mixes        = 4               // channels a turret
-	recorders    = 3
+
+	directorKillAfter   = 20 * time.Second
+	directorReturnAfter = 2 * time.Second // after the fault
+	failbackHold        = 3 * time.Second // which is short: nobody watches a demo for half a minute
+	tradeAfter          = 2 * time.Second // after the last fault is over
+	mixes               = 4               // channels a turret
+	recorders           = 3
 
 	upPatience    = 10 * time.Second // for a daemon to answer
 	floorPatience = 15 * time.Second // for all agents to be attached
 	legsPatience  = 10 * time.Second // for somebody to talk
 	quietPatience = 8 * time.Second  // for calls to end, for the journal to be compacted
 	stopPatience  = 3 * time.Second
+
+	failbackPatience = 20 * time.Second // for the watchdog to hand control back
 )
 
 // Run plays the demo and hands its result to report. Every process is gone
@@ -116,18 +123,22 @@ func (f *floor) play(ctx context.Context) (Result, error) {
 	if err := f.open(ctx); err != nil {
 		return Result{}, err
 	}
-	fault, err := f.killRecorder(ctx)
+	recorder, err := f.killRecorder(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := f.until(ctx, max(tradeUntil, fault.At+tradeAfter)); err != nil {
+	director, err := f.killDirector(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := f.until(ctx, f.elapsed()+tradeAfter); err != nil {
 		return Result{}, err
 	}
 	if err := f.fallSilent(ctx); err != nil {
 		return Result{}, err
 	}
 	f.say("judging the recorded audio against what the switch sent")
-	return f.judge(ctx, fault)
+	return f.judge(ctx, recorder, director)
 }
 
 // makeDir makes the directory of a demo.

@@ -31,11 +31,11 @@ type floor struct {
 	began   time.Time
 	dir     string
 
-	sim, director *process.Process
-	recorders     []*recorder
-	simControl    string // address of the switch's fault and state port
-	directorAt    string
-	http          *http.Client
+	sim        *process.Process
+	directors  []*director // the preferred one first
+	recorders  []*recorder
+	simControl string // address of the switch's fault and state port
+	http       *http.Client
 
 	live  []*tandemv1.LegRecord // on the recorder that was killed, then
 	calls int                   // made by the switch, until they were stopped
@@ -61,6 +61,7 @@ type Sample struct {
 	Legs       int // ongoing
 	PacketsPS  float64
 	JournalLag uint64 // bytes
+	Leads      string // the director in charge
 	Recorders  string // their states, as the director sees them
 	Alarms     []string
 }
@@ -74,8 +75,12 @@ func newFloor(o Options, view View) (*floor, error) {
 	if f.sim, err = process.New("turretsim", "turretsim", dir); err != nil {
 		return nil, err
 	}
-	if f.director, err = process.New("director", "director", dir); err != nil {
-		return nil, err
+	for _, side := range []string{"a", "b"} {
+		d, err := newDirector("dir-"+side, "wd-"+side, dir)
+		if err != nil {
+			return nil, err
+		}
+		f.directors = append(f.directors, d)
 	}
 	for n := range recorders {
 		p, err := process.New("recorder", fmt.Sprintf("rec-%d", n+1), dir)
@@ -95,9 +100,17 @@ func (f *floor) say(format string, args ...any) {
 	f.view.Event(f.elapsed(), fmt.Sprintf(format, args...))
 }
 
-// processes are all daemons, those that feed others first.
+// processes are all daemons, those that feed others first, and watchdogs
+// before what they watch: an orderly end is nothing to act upon.
 func (f *floor) processes() []*process.Process {
-	all := []*process.Process{f.director, f.sim}
+	var all []*process.Process
+	for _, d := range f.directors {
+		all = append(all, d.watchdog)
+	}
+	for _, d := range f.directors {
+		all = append(all, d.Process)
+	}
+	all = append(all, f.sim)
 	for _, r := range f.recorders {
 		all = append(all, r.Process)
 	}
@@ -124,19 +137,17 @@ func (f *floor) open(ctx context.Context) error {
 		}
 	}
 	f.say("%d recorders up, they keep everything", len(f.recorders))
-	if err := f.begin(ctx, f.director, func() bool { return allReady(f.status(ctx)) }); err != nil {
-		return err
-	}
-	f.say("director dir-a up")
 	if err := f.begin(ctx, f.sim, func() bool { _, err := f.simulator().State(ctx); return err == nil }); err != nil {
 		return err
 	}
 	f.say("switch up: %d turrets of %d channels", f.options.Turrets, mixes)
+	if err := f.openDirectors(ctx); err != nil {
+		return err
+	}
 	f.sample(ctx)
 	channels := f.options.Turrets * mixes
 	if err := f.wait(ctx, floorPatience, fmt.Sprintf("%d channels to be attached", channels), func() bool {
-		s := f.status(ctx)
-		return s != nil && len(s.Directors) > 0 && int(s.Directors[0].Attached) >= channels
+		return int(itself(f.status(ctx)).GetAttached()) >= channels
 	}); err != nil {
 		return err
 	}
@@ -169,26 +180,35 @@ const spare = 100
 // configure chooses free ports and writes a file for each daemon. Every
 // recorder has room for the whole floor, on a loopback address of its own.
 func (f *floor) configure() error {
-	free, err := freePorts(6 + 2*len(f.recorders))
+	const others = 3 // CTI, SIP, the switch's control
+	free, err := freePorts(others + 2*len(f.recorders) + portsEach*len(f.directors))
 	if err != nil {
 		return err
 	}
+	ctiAt, sipAt := free[0], free[1]
+	f.simControl, free = free[2], free[others:]
+	if err := os.WriteFile(f.path("password"), []byte("demo\n"), 0o600); err != nil {
+		return fmt.Errorf("write password: %w", err)
+	}
+	if err := f.configureRecorders(free); err != nil {
+		return err
+	}
+	if err := f.sim.Configure(f.simConfig(ctiAt, sipAt)); err != nil {
+		return err
+	}
+	return f.configureDirectors(free[2*len(f.recorders):], ctiAt)
+}
+
+func (f *floor) configureRecorders(free []string) error {
 	ports := f.options.Turrets*mixes + spare
 	rtp, err := freeRange(ports)
 	if err != nil {
 		return err
 	}
-	ctiAt, sipAt, dialAt := free[0], free[1], free[2]
-	f.simControl, f.directorAt = free[3], free[4]
-	if err := os.WriteFile(f.path("password"), []byte("demo\n"), 0o600); err != nil {
-		return fmt.Errorf("write password: %w", err)
-	}
-	var known []map[string]any
 	for n, r := range f.recorders {
-		r.at = free[6+2*n]
-		known = append(known, map[string]any{"name": r.Name, "address": r.at})
+		r.at = free[2*n]
 		if err := r.Configure(map[string]any{
-			"name": r.Name, "control": r.at, "metrics": free[7+2*n], "dir": f.path(r.Name),
+			"name": r.Name, "control": r.at, "metrics": free[2*n+1], "dir": f.path(r.Name),
 			"media":   map[string]any{"keep": "all"},
 			"rtp":     map[string]any{"host": r.host, "port_min": rtp, "port_max": rtp + 2*(ports-1)},
 			"journal": map[string]any{"file_age": "1s"}, // the report waits for the last file's end
@@ -197,15 +217,7 @@ func (f *floor) configure() error {
 			return err
 		}
 	}
-	if err := f.sim.Configure(f.simConfig(ctiAt, sipAt)); err != nil {
-		return err
-	}
-	return f.director.Configure(map[string]any{
-		"name": "dir-a", "site": "demo", "control": f.directorAt, "metrics": free[5], "recorder": known,
-		"provider": map[string]any{"unigy": map[string]any{
-			"servers": []string{ctiAt}, "user": "demo", "password_file": f.path("password"), "sip_listen": dialAt,
-		}},
-	})
+	return nil
 }
 
 // freePorts are loopback addresses whose port was free for TCP and UDP a
@@ -322,16 +334,6 @@ const brief = 500 * time.Millisecond
 // long is the same for what reads much.
 const long = 10 * time.Second
 
-func (f *floor) status(ctx context.Context) *tandemv1.StatusResponse {
-	ctx, cancel := context.WithTimeout(ctx, brief)
-	defer cancel()
-	r, err := tandemv1connect.NewDirectorServiceClient(f.http, "http://"+f.directorAt).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
-	if err != nil {
-		return nil
-	}
-	return r.Msg
-}
-
 func (f *floor) media(r *recorder) tandemv1connect.MediaServiceClient {
 	return tandemv1connect.NewMediaServiceClient(f.http, "http://"+r.at)
 }
@@ -387,9 +389,10 @@ func (f *floor) sample(ctx context.Context) {
 
 // sampleOf is what the director and the switch say of the floor.
 func sampleOf(elapsed time.Duration, s *tandemv1.StatusResponse, sim scenario.SwitchState) Sample {
-	sample := Sample{Elapsed: elapsed, Calls: sim.Calls, Legs: sim.Legs, Recorders: states(s)}
-	for _, d := range s.GetDirectors() {
-		sample.Turrets, sample.Channels, sample.Attached = int(d.Sessions), int(d.Channels), int(d.Attached)
+	d := itself(s)
+	sample := Sample{
+		Elapsed: elapsed, Turrets: int(d.GetSessions()), Channels: int(d.GetChannels()), Attached: int(d.GetAttached()),
+		Calls: sim.Calls, Legs: sim.Legs, Leads: leads(s), Recorders: states(s),
 	}
 	for _, r := range s.GetRecorders() {
 		l := r.GetLoad()

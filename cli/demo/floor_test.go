@@ -10,10 +10,11 @@ import (
 	"tandem/cli/audit"
 	"tandem/cli/process"
 	"tandem/cli/scenario"
-	"tandem/director"
+	directordaemon "tandem/director"
 	"tandem/internal/config"
 	recorderdaemon "tandem/recorder"
 	"tandem/turretsim"
+	"tandem/watchdog"
 )
 
 // What the demo writes, the daemons read without fault, even where the
@@ -23,8 +24,11 @@ func TestConfigure(t *testing.T) {
 	daemon := func(name string) *process.Process {
 		return &process.Process{Name: name, Config: f.path(name + `".toml`)}
 	}
-	f.sim, f.director = daemon("turretsim"), daemon("director")
-	f.recorders = []*recorder{{Process: daemon("rec-1"), host: "127.0.0.1"}, {Process: daemon("rec-2"), host: "127.0.0.2"}}
+	f.sim = daemon("turretsim")
+	for _, side := range []string{"a", "b"} {
+		f.directors = append(f.directors, &director{Process: daemon("dir-" + side), watchdog: daemon("wd-" + side)})
+	}
+	f.recorders = []*recorder{{Process: daemon("rec-1"), host: "127.0.0.1"}, {Process: daemon("rec-2"), host: "127.0.0.2"}, {Process: daemon("rec-3"), host: "127.0.0.3"}}
 	if err := f.configure(); err != nil {
 		t.Fatal(err)
 	}
@@ -32,13 +36,27 @@ func TestConfigure(t *testing.T) {
 	if err != nil || sim.Floor.Turrets != 7 || sim.Seed != 3 || sim.Floor.Mixes != mixes {
 		t.Errorf("%+v, %v", sim, err)
 	}
-	dir, err := config.Load(f.director.Config, director.DefaultConfig())
-	if err != nil || dir.Control != f.directorAt || len(dir.Recorders) != 2 || dir.Provider.Unigy.Servers[0] != sim.CTI.Listen || dir.Provider.Unigy.User != sim.CTI.User {
-		t.Errorf("%+v, %v", dir, err)
+	var pair []directordaemon.Config
+	for _, d := range f.directors {
+		dir, err := config.Load(d.Config, directordaemon.DefaultConfig())
+		if err != nil || dir.Control != d.at || len(dir.Recorders) != 3 || dir.Provider.Unigy.Servers[0] != sim.CTI.Listen || dir.Provider.Unigy.User != sim.CTI.User {
+			t.Errorf("%+v, %v", dir, err)
+		}
+		dog, err := config.Load(d.watchdog.Config, watchdog.DefaultConfig())
+		if err != nil || dog.DirectorConfig != d.Config {
+			t.Errorf("%+v, %v", dog, err)
+		}
+		pair = append(pair, dir)
+	}
+	for n, dir := range pair {
+		peer := pair[1-n]
+		if dir.Failover.Peer != peer.Control || dir.Failover.PeerMonitor[0] != peer.Monitor || dir.Failover.Preferred != (n == 0) {
+			t.Errorf("%+v", dir.Failover)
+		}
 	}
 	for n, r := range f.recorders {
 		rec, err := config.Load(r.Config, recorderdaemon.DefaultConfig())
-		if err != nil || rec.Media.Keep != "all" || rec.Control != r.at || rec.RTP.Host != r.host || dir.Recorders[n].Address != r.at || dir.Recorders[n].Name != rec.Name {
+		if known := pair[0].Recorders[n]; err != nil || rec.Media.Keep != "all" || rec.Control != r.at || rec.RTP.Host != r.host || known.Address != r.at || known.Name != rec.Name || pair[1].Failover.Voters[n] != r.at {
 			t.Errorf("%+v, %v", rec, err)
 		}
 	}
@@ -85,7 +103,7 @@ func TestHeardSince(t *testing.T) {
 
 func TestSampleOf(t *testing.T) {
 	got := sampleOf(ms(5), &tandemv1.StatusResponse{
-		Directors: []*tandemv1.DirectorStatus{{Sessions: 2, Channels: 8, Attached: 7}},
+		Directors: []*tandemv1.DirectorStatus{{Name: "dir-b", Role: "active", Sessions: 2, Channels: 8, Attached: 7}, {Name: "dir-a", Role: "passive"}},
 		Recorders: []*tandemv1.RecorderStatus{
 			{Name: "rec-1", State: "lost"},
 			{Name: "rec-2", State: "ready", Load: &tandemv1.Load{PacketsPerS: 350, JournalLagBytes: 9}},
@@ -94,10 +112,10 @@ func TestSampleOf(t *testing.T) {
 		Alarms: []*tandemv1.Alarm{{What: "recorder_lost", Object: "rec-1"}, {What: "cti_down"}},
 	}, scenario.SwitchState{Calls: 4, Legs: 3})
 	if got.Turrets != 2 || got.Channels != 8 || got.Attached != 7 || got.Calls != 4 || got.Legs != 3 || got.PacketsPS != 400 || got.JournalLag != 10 ||
-		got.Recorders != "2 ready, rec-1 lost" || len(got.Alarms) != 2 || got.Alarms[1] != "cti_down" {
+		got.Leads != "dir-b" || got.Recorders != "2 ready, rec-1 lost" || len(got.Alarms) != 2 || got.Alarms[1] != "cti_down" {
 		t.Errorf("%+v", got)
 	}
-	if got := sampleOf(0, nil, scenario.SwitchState{}); got.Recorders != "unknown" {
+	if got := sampleOf(0, nil, scenario.SwitchState{}); got.Recorders != "unknown" || got.Leads != "nobody" {
 		t.Errorf("%+v", got)
 	}
 }

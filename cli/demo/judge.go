@@ -18,8 +18,9 @@ import (
 const settle = 500 * time.Millisecond
 
 // judge holds every channel's recorded audio, from all recorders together,
-// against the switch's truth log.
-func (f *floor) judge(ctx context.Context, fault Fault) (Result, error) {
+// against the switch's truth log, and the recorders' account of whom they
+// obeyed against what may be.
+func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *DirectorFault) (Result, error) {
 	account, err := truth.Load(f.path(truthLog))
 	if err != nil {
 		return Result{}, err
@@ -27,24 +28,29 @@ func (f *floor) judge(ctx context.Context, fault Fault) (Result, error) {
 	if err := f.wait(ctx, settle+time.Second, "", pause(settle)); err != nil {
 		return Result{}, err
 	}
+	obedience, err := f.obedience()
+	if err != nil {
+		return Result{}, err
+	}
+	director.Stale = scenario.Stale(obedience)
 	facts := Facts{Seed: f.options.Seed, Turrets: f.options.Turrets, Calls: f.calls, Directory: f.dir}
-	result := Result{Director: f.directorAt, Switch: f.simControl, Truth: f.path(truthLog), Media: f.dir}
+	result := Result{Directors: f.addresses(), Switch: f.simControl, Truth: f.path(truthLog), Media: f.dir}
 	var all []audit.Media
 	for _, r := range f.recorders {
 		all = append(all, f.media(r))
 	}
 	if err := f.during(ctx, func() error {
-		judged, err := scenario.Judge(ctx, account, all, scenario.Fault{At: fault.When, Channels: fault.Channels, Ended: time.Now()}, scenario.Everything)
+		judged, err := scenario.Judge(ctx, account, all, scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: []audit.Interval{director.window()}, Ended: time.Now()}, scenario.Everything)
 		if err != nil {
 			return err
 		}
-		facts.Channels, facts.Verdict, fault.MissingMs = judged.Channels, judged.Verdict, judged.GapMs
+		facts.Channels, facts.Verdict, recorder.MissingMs, director.LostMs = judged.Channels, judged.Verdict, judged.GapMs, judged.LostMs[0]
 		result.Example, err = f.example(ctx)
 		return err
 	}); err != nil {
 		return Result{}, err
 	}
-	facts.Faults, facts.Duration = []Fault{fault}, f.elapsed()
+	facts.Faults, facts.Duration = []Fault{recorder, director}, f.elapsed()
 	result.Report = NewReport(facts)
 	return result, nil
 }

@@ -13,33 +13,33 @@ import (
 // killRecorder picks an instant with live legs, kills the recorder that has
 // most of them with SIGKILL, measures until the others keep every channel, and
 // later starts it again.
-func (f *floor) killRecorder(ctx context.Context) (Fault, error) {
+func (f *floor) killRecorder(ctx context.Context) (*RecorderFault, error) {
 	if err := f.until(ctx, killAfter); err != nil {
-		return Fault{}, err
+		return nil, err
 	}
 	var victim *recorder
 	if err := f.wait(ctx, legsPatience, "somebody to talk", func() bool {
 		victim, f.live = f.busiest(ctx)
 		return len(f.live) > 0
 	}); err != nil {
-		return Fault{}, err
+		return nil, err
 	}
-	fault := Fault{What: "recorder_killed", Object: victim.Name, LiveLegs: len(f.live), Detect: -1, Channels: channelsOf(f.inventory(ctx, victim))}
+	fault := &RecorderFault{Object: victim.Name, LiveLegs: len(f.live), Detect: -1, Channels: channelsOf(f.inventory(ctx, victim))}
 	fault.When = time.Now()
 	fault.At = fault.When.Sub(f.began)
 	victim.Kill()
 	f.say("SIGKILL to %s, %d of its legs live", victim.Name, fault.LiveLegs)
-	if err := f.failOver(ctx, victim, &fault); err != nil {
-		return Fault{}, err
+	if err := f.failOver(ctx, victim, fault); err != nil {
+		return nil, err
 	}
 	if err := f.until(ctx, fault.At+returnAfter); err != nil {
-		return Fault{}, err
+		return nil, err
 	}
 	if err := f.begin(ctx, victim.Process, func() bool { return f.inventory(ctx, victim) != nil }); err != nil {
-		return Fault{}, err
+		return nil, err
 	}
 	if err := f.wait(ctx, upPatience, victim.Name+" to be taken back", func() bool { return allReady(f.status(ctx)) }); err != nil {
-		return Fault{}, err
+		return nil, err
 	}
 	fault.Outage = time.Since(fault.When)
 	f.say("%s is back, with what it had recorded until it died", victim.Name)
@@ -48,7 +48,7 @@ func (f *floor) killRecorder(ctx context.Context) (Fault, error) {
 
 // failOver waits until the other recorders keep every channel, by the
 // director's word and by the packets they got.
-func (f *floor) failOver(ctx context.Context, victim *recorder, fault *Fault) error {
+func (f *floor) failOver(ctx context.Context, victim *recorder, fault *RecorderFault) error {
 	channels := f.options.Turrets * mixes
 	if err := f.wait(ctx, upPatience, "the others to take over", func() bool {
 		s := f.status(ctx)

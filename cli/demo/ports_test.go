@@ -13,7 +13,7 @@ import (
 )
 
 func TestWaitEnds(t *testing.T) {
-	f := &floor{dir: "logs", sim: &process.Process{}, director: &process.Process{}}
+	f := &floor{dir: "logs", sim: &process.Process{}}
 	if err := f.wait(t.Context(), 10*time.Millisecond, "rain", func() bool { return false }); err == nil || err.Error() != "waited 10ms for rain; the logs are in logs" {
 		t.Error(err)
 	}

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
+	"tandem/cli/audit"
 	"tandem/cli/scenario"
 	"tandem/turretsim/truth"
 )
@@ -31,8 +31,33 @@ type Report struct {
 	Findings      []string         `json:"findings,omitempty"` // the first of what is wrong
 }
 
-// FaultReport is what one fault cost.
-type FaultReport struct {
+// Fault is one failure brought about on purpose, as it was seen to happen.
+type Fault interface {
+	report() FaultReport
+}
+
+// FaultReport is what one fault cost; its JSON is a promise to programs.
+type FaultReport interface {
+	lines() []string
+	passed() bool
+}
+
+// RecorderFault is a recorder's death.
+type RecorderFault struct {
+	At       time.Duration // since the demo began
+	Object   string
+	LiveLegs int
+	Detect   time.Duration // negative: not noticed
+	Outage   time.Duration
+	Steady   time.Duration
+	When     time.Time
+	Channels map[string]bool // the object's, until then
+	// MissingMs is what it cost each leg that was live on those.
+	MissingMs []int64
+}
+
+// RecorderFaultReport is what a recorder's death cost.
+type RecorderFaultReport struct {
 	AtMs     int64  `json:"at_ms"`
 	What     string `json:"what"`
 	Object   string `json:"object"`
@@ -44,19 +69,80 @@ type FaultReport struct {
 	OutageMs int64           `json:"outage_ms"` // until the object was taken back
 }
 
-// Fault is one failure brought about on purpose, as it was seen to happen.
-type Fault struct {
+func (f *RecorderFault) report() FaultReport {
+	detect := f.Detect.Milliseconds()
+	if f.Detect < 0 {
+		detect = -1
+	}
+	return RecorderFaultReport{
+		AtMs: f.At.Milliseconds(), What: "recorder_killed", Object: f.Object, LiveLegs: f.LiveLegs, DetectMs: detect,
+		OutageMs: f.Outage.Milliseconds(), GapMs: scenario.SpreadOf(f.MissingMs), SteadyMs: f.Steady.Milliseconds(),
+	}
+}
+
+func (r RecorderFaultReport) passed() bool { return true } // what it cost is judged as all audio is
+
+func (r RecorderFaultReport) lines() []string {
+	lines := []string{fmt.Sprintf("%s killed (SIGKILL) %s into the demo, %d of its legs live", r.Object, seconds(r.AtMs), r.LiveLegs)}
+	if r.DetectMs >= 0 {
+		lines = append(lines, fmt.Sprintf("  the director knew after       %6d ms", r.DetectMs))
+	}
+	return append(lines,
+		fmt.Sprintf("  the others kept all after     %6d ms", r.SteadyMs),
+		fmt.Sprintf("  it was back after             %6d ms", r.OutageMs),
+		fmt.Sprintf("  missing_ms of each live leg   %6d at the median, %d at most", r.GapMs.P50, r.GapMs.Max))
+}
+
+// DirectorFault is the death of the director in charge.
+type DirectorFault struct {
 	At       time.Duration // since the demo began
-	What     string
 	Object   string
-	LiveLegs int
-	Detect   time.Duration // negative: not noticed
-	Outage   time.Duration
-	Steady   time.Duration
 	When     time.Time
-	Channels map[string]bool // the object's, until then
-	// MissingMs is what it cost each leg that was live on those.
-	MissingMs []int64
+	Takeover time.Duration // until a recorder carried out an order of the other one
+	Back     time.Duration // until control was handed back
+	LostMs   int64         // audio that nobody has, of all channels, until then
+	Stale    int           // times that a recorder obeyed whom it must not any more
+}
+
+// around is how much before a director's death, and after control was handed
+// back, audio that is missing is put down to it.
+const around = time.Second
+
+func (f *DirectorFault) window() audit.Interval {
+	return audit.Interval{From: f.When.Add(-around), To: f.When.Add(f.Back + around)}
+}
+
+// DirectorFaultReport is what it cost.
+type DirectorFaultReport struct {
+	AtMs                  int64  `json:"at_ms"`
+	What                  string `json:"what"`
+	Object                string `json:"object"`
+	TakeoverMs            int64  `json:"takeover_ms"`             // until a recorder carried out the other one's first order
+	AudioLostMs           int64  `json:"audio_lost_ms"`           // on all channels, until control was handed back
+	StaleCommandsAccepted int    `json:"stale_commands_accepted"` // by the recorders' own account
+	BackMs                int64  `json:"back_ms"`                 // until control was handed back
+}
+
+func (f *DirectorFault) report() FaultReport {
+	return DirectorFaultReport{
+		AtMs: f.At.Milliseconds(), What: "director_killed", Object: f.Object, TakeoverMs: f.Takeover.Milliseconds(),
+		AudioLostMs: f.LostMs, StaleCommandsAccepted: f.Stale, BackMs: f.Back.Milliseconds(),
+	}
+}
+
+// passed: with a director nothing recorded is lost, and nobody obeys two.
+func (r DirectorFaultReport) passed() bool {
+	return r.AudioLostMs == 0 && r.StaleCommandsAccepted == 0
+}
+
+func (r DirectorFaultReport) lines() []string {
+	return []string{
+		fmt.Sprintf("%s killed (SIGKILL) %s into the demo, while it led", r.Object, seconds(r.AtMs)),
+		fmt.Sprintf("  the other one was obeyed after%6d ms", r.TakeoverMs),
+		fmt.Sprintf("  it got control back after     %6d ms", r.BackMs),
+		fmt.Sprintf("  audio lost until then         %6d ms", r.AudioLostMs),
+		fmt.Sprintf("  stale commands obeyed         %6d", r.StaleCommandsAccepted),
+	}
 }
 
 // Facts is all that a report is made of.
@@ -81,22 +167,18 @@ func NewReport(f Facts) Report {
 	}
 	maps.Copy(r.GapsMs, v.GapsMS)
 	for _, fault := range f.Faults {
-		detect := fault.Detect.Milliseconds()
-		if fault.Detect < 0 {
-			detect = -1
-		}
-		r.Faults = append(r.Faults, FaultReport{
-			AtMs: fault.At.Milliseconds(), What: fault.What, Object: fault.Object, LiveLegs: fault.LiveLegs, DetectMs: detect,
-			OutageMs: fault.Outage.Milliseconds(), GapMs: scenario.SpreadOf(fault.MissingMs), SteadyMs: fault.Steady.Milliseconds(),
-		})
+		r.Faults = append(r.Faults, fault.report())
 	}
 	return r
 }
 
 // Passed tells whether everything sent was recorded once, or is in a gap that
-// says why. A floor that sent nothing proves nothing. A finding of less than a
-// millisecond is one.
+// says why, and a director's death cost nothing. A floor that sent nothing
+// proves nothing. A finding of less than a millisecond is one.
 func (r Report) Passed() bool {
+	if slices.ContainsFunc(r.Faults, func(f FaultReport) bool { return !f.passed() }) {
+		return false
+	}
 	return len(r.Findings) == 0 && r.UnexplainedMs == 0 && r.DuplicatedMs == 0 && r.ForeignMs == 0 && r.SentMs > 0 && r.RecordedMs > 0
 }
 
@@ -114,13 +196,7 @@ func (r Report) Lines() []string {
 	var lines []string
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, f := range r.Faults {
-		say("%s %s (SIGKILL) %s into the demo, %d of its legs live", f.Object, strings.ReplaceAll(strings.TrimPrefix(f.What, "recorder_"), "_", " "), seconds(f.AtMs), f.LiveLegs)
-		if f.DetectMs >= 0 {
-			say("  the director knew after       %6d ms", f.DetectMs)
-		}
-		say("  the others kept all after     %6d ms", f.SteadyMs)
-		say("  it was back after             %6d ms", f.OutageMs)
-		say("  missing_ms of each live leg   %6d at the median, %d at most", f.GapMs.P50, f.GapMs.Max)
+		lines = append(lines, f.lines()...)
 	}
 	say("")
 	say("of %d channels' audio, by the tones in it:", r.Channels)

@@ -16,7 +16,7 @@ var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 func TestReport(t *testing.T) {
-	killed := Fault{At: ms(12_345), What: "recorder_killed", Object: "rec-1", LiveLegs: 14, Detect: ms(9), Outage: ms(335), Steady: ms(420), MissingMs: []int64{340, 380}}
+	killed := &RecorderFault{At: ms(12_345), Object: "rec-1", LiveLegs: 14, Detect: ms(9), Outage: ms(335), Steady: ms(420), MissingMs: []int64{340, 380}}
 	for _, c := range []struct {
 		name   string
 		facts  Facts
@@ -29,13 +29,30 @@ func TestReport(t *testing.T) {
 				Verdict: truth.Verdict{SentMS: 1000, RecordedMS: 280, GapMS: 720, GapsMS: map[string]int64{"interrupted": 720}}},
 			passed: true,
 			want: Report{Seed: 7, DurationMs: 40_000, Turrets: 1, Channels: 2, Calls: 3, Directory: "d", SentMs: 1000, RecordedMs: 280, GapMs: 720, GapsMs: map[string]int64{"interrupted": 720},
-				Faults: []FaultReport{{AtMs: 12_345, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 335, SteadyMs: 420, GapMs: scenario.Spread{P50: 340, P99: 380, Max: 380}}}},
+				Faults: []FaultReport{RecorderFaultReport{AtMs: 12_345, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 335, SteadyMs: 420, GapMs: scenario.Spread{P50: 340, P99: 380, Max: 380}}}},
 		},
 		{
 			name:   "not noticed by the director",
-			facts:  Facts{Faults: []Fault{{Detect: -1}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			facts:  Facts{Faults: []Fault{&RecorderFault{Detect: -1}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
 			passed: true,
-			want:   Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, Faults: []FaultReport{{DetectMs: -1}}},
+			want:   Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, Faults: []FaultReport{RecorderFaultReport{What: "recorder_killed", DetectMs: -1}}},
+		},
+		{
+			name:   "a director's death that cost nothing",
+			facts:  Facts{Faults: []Fault{&DirectorFault{At: ms(20_000), Object: "dir-a", Takeover: ms(320), Back: ms(6700)}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			passed: true,
+			want: Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{},
+				Faults: []FaultReport{DirectorFaultReport{AtMs: 20_000, What: "director_killed", Object: "dir-a", TakeoverMs: 320, BackMs: 6700}}},
+		},
+		{
+			name:  "audio lost with a director does not pass, gap or not",
+			facts: Facts{Faults: []Fault{&DirectorFault{LostMs: 1}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 8, GapMS: 1}},
+			want:  Report{SentMs: 9, RecordedMs: 8, GapMs: 1, GapsMs: map[string]int64{}, Faults: []FaultReport{DirectorFaultReport{What: "director_killed", AudioLostMs: 1}}},
+		},
+		{
+			name:  "a stale command does not pass",
+			facts: Facts{Faults: []Fault{&DirectorFault{Stale: 1}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			want:  Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, Faults: []FaultReport{DirectorFaultReport{What: "director_killed", StaleCommandsAccepted: 1}}},
 		},
 		{
 			name:  "unexplained does not pass",
@@ -76,12 +93,13 @@ func TestReport(t *testing.T) {
 
 // The names that programs rely on.
 func TestReportJSON(t *testing.T) {
-	text, err := json.Marshal(NewReport(Facts{Faults: []Fault{{}}}))
+	text, err := json.Marshal(NewReport(Facts{Faults: []Fault{&RecorderFault{}, &DirectorFault{}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = `{"seed":0,"duration_ms":0,"turrets":0,"channels":0,"calls":0,"sent_ms":0,"recorded_ms":0,"gap_ms":0,"unexplained_ms":0,"duplicated_ms":0,"foreign_ms":0,"gaps_ms":{},` +
-		`"faults":[{"at_ms":0,"what":"","object":"","live_legs":0,"detect_ms":0,"gap_ms":{"p50":0,"p99":0,"max":0},"steady_ms":0,"outage_ms":0}],"directory":""}`
+		`"faults":[{"at_ms":0,"what":"recorder_killed","object":"","live_legs":0,"detect_ms":0,"gap_ms":{"p50":0,"p99":0,"max":0},"steady_ms":0,"outage_ms":0},` +
+		`{"at_ms":0,"what":"director_killed","object":"","takeover_ms":0,"audio_lost_ms":0,"stale_commands_accepted":0,"back_ms":0}],"directory":""}`
 	if string(text) != want {
 		t.Errorf("%s\nwant %s", text, want)
 	}
@@ -89,12 +107,20 @@ func TestReportJSON(t *testing.T) {
 
 func TestReportLines(t *testing.T) {
 	r := Report{Channels: 160, SentMs: 5820000, RecordedMs: 5819930, GapMs: 70, GapsMs: map[string]int64{"loss": 20, "interrupted": 50},
-		Faults: []FaultReport{{AtMs: 12040, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 320, GapMs: scenario.Spread{P50: 48, P99: 90, Max: 95}, SteadyMs: 400}}}
+		Faults: []FaultReport{
+			RecorderFaultReport{AtMs: 12040, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 320, GapMs: scenario.Spread{P50: 48, P99: 90, Max: 95}, SteadyMs: 400},
+			DirectorFaultReport{AtMs: 20100, Object: "dir-a", TakeoverMs: 310, BackMs: 6700},
+		}}
 	const want = `rec-1 killed (SIGKILL) 12.0 s into the demo, 14 of its legs live
   the director knew after            9 ms
   the others kept all after        400 ms
   it was back after                320 ms
   missing_ms of each live leg       48 at the median, 95 at most
+dir-a killed (SIGKILL) 20.1 s into the demo, while it led
+  the other one was obeyed after   310 ms
+  it got control back after       6700 ms
+  audio lost until then              0 ms
+  stale commands obeyed              0
 
 of 160 channels' audio, by the tones in it:
   sent           5820000 ms

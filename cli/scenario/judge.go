@@ -18,6 +18,7 @@ type Judgement struct {
 	Channels int           // the switch offered
 	LiveLegs int           // on the victims when it happened
 	GapMs    []int64       // of each of those legs: what nobody has of it
+	LostMs   []int64       // in each of the fault's windows: what nobody has of all channels
 	Verdict  truth.Verdict // of all that was judged
 }
 
@@ -50,7 +51,7 @@ func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media,
 		channels = slices.Sorted(maps.Keys(legs))
 		read.From = fault.At.Add(-2 * before)
 	}
-	j := Judgement{Channels: len(account.Channels())}
+	j := Judgement{Channels: len(account.Channels()), LostMs: make([]int64, len(fault.Windows))}
 	for _, all := range legs {
 		j.LiveLegs += len(all)
 	}
@@ -70,7 +71,11 @@ func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media,
 			if err != nil {
 				return err
 			}
-			verdicts, err := judgeLegs(account, id, recorded, legs[id], tolerance)
+			verdicts, err := judgeSpans(account, id, recorded, legs[id], tolerance)
+			if err != nil {
+				return err
+			}
+			windows, err := judgeSpans(account, id, recorded, fault.Windows, tolerance)
 			if err != nil {
 				return err
 			}
@@ -81,6 +86,9 @@ func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media,
 				if scope == LegsOnly {
 					add(&j.Verdict, v)
 				}
+			}
+			for n, v := range windows {
+				j.LostMs[n] += v.SentMS - v.RecordedMS
 			}
 			if scope == LegsOnly {
 				return nil
@@ -122,9 +130,9 @@ func liveLegs(account *truth.Account, fault Fault) map[string][]audit.Interval {
 	return legs
 }
 
-// judgeLegs judges each leg on one channel.
-func judgeLegs(account *truth.Account, id string, recorded audit.Recording, legs []audit.Interval, tolerance time.Duration) (verdicts []truth.Verdict, err error) {
-	for _, i := range legs {
+// judgeSpans judges each of some times on one channel.
+func judgeSpans(account *truth.Account, id string, recorded audit.Recording, spans []audit.Interval, tolerance time.Duration) (verdicts []truth.Verdict, err error) {
+	for _, i := range spans {
 		part := account.NewJudge()
 		part.From, part.To, part.Tolerance = i.From, i.To, tolerance
 		near := recorded.Crop(i)

@@ -143,6 +143,9 @@ func TestJudge(t *testing.T) {
 	hush(held.samples["T2"], 4000, 4400)
 	recorders := []audit.Media{serve(t, held)}
 	fault := Fault{At: noon.Add(4 * time.Second), Ended: noon.Add(10 * time.Second), Channels: map[string]bool{"T1": true, "T2": true}}
+	for _, from := range []time.Duration{0, 3, 6} {
+		fault.Windows = append(fault.Windows, audit.Interval{From: noon.Add(from * time.Second), To: noon.Add((from + 3) * time.Second)})
+	}
 	judge := func(scope Scope) (Judgement, error) {
 		j, err := Judge(t.Context(), account, recorders, fault, scope)
 		slices.Sort(j.GapMs)
@@ -173,6 +176,9 @@ func TestJudge(t *testing.T) {
 		if !slices.Equal(j.GapMs, c.legs) || j.LiveLegs != 2 || j.Channels != 3 || (len(v.Findings) > 0) != (c.unexplained > 0) {
 			t.Errorf("%s: %+v", c.name, j)
 		}
+	}
+	if j, err := judge(Everything); err != nil || !slices.Equal(j.LostMs, []int64{20, 920, 0}) {
+		t.Errorf("%v, %v", j.LostMs, err)
 	}
 	held.broken = true
 	if _, err := judge(Everything); err == nil || !strings.Contains(err.Error(), "it is not whole") {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/audit"
 )
 
 // Floor is what a scenario is played on. Its methods are called by one
@@ -45,10 +46,11 @@ type Fault struct {
 	Victims   []string
 	Channels  map[string]bool // the victims', before the fault
 	At        time.Time
-	Detect    time.Duration // until the director said so; negative: never
-	Steady    time.Duration // until nothing moved and everything was recorded that could be; negative: never
-	Stranded  int           // channels that found no room
-	Alarmed   int           // of those with an alarm
+	Windows   []audit.Interval // in which everything missing is counted, whosever it was
+	Detect    time.Duration    // until the director said so; negative: never
+	Steady    time.Duration    // until nothing moved and everything was recorded that could be; negative: never
+	Stranded  int              // channels that found no room
+	Alarmed   int              // of those with an alarm
 	HealedAt  time.Time
 	Ended     time.Time     // the last look at the floor
 	Late      time.Duration // how late the switch's own sender has been, at worst
