@@ -72,24 +72,24 @@ func (f *floor) configureDirectors(free []string, ctiAt string) error {
 	return nil
 }
 
-// openDirectors starts the pair and waits until the preferred one leads, with
-// the voters and the other one behind it.
+// openDirectors starts the preferred director, and the other one when the
+// voters are behind it, and waits until the other one is, too.
 func (f *floor) openDirectors(ctx context.Context) error {
-	for _, d := range f.directors {
+	first := f.directors[0]
+	for n, basis := range []string{"quorum", "quorum+consent"} {
+		d := f.directors[n]
 		if err := d.Start(); err != nil {
 			return err
 		}
 		if err := d.watchdog.Start(); err != nil {
 			return err
 		}
-	}
-	first := f.directors[0]
-	if err := f.wait(ctx, upPatience, first.Name+" to lead", func() bool {
-		s := f.status(ctx)
-		own := itself(s)
-		return own.GetName() == first.Name && own.GetRole() == active && own.GetBasis() == "quorum+consent" && allReady(s)
-	}); err != nil {
-		return err
+		if err := f.wait(ctx, upPatience, first.Name+" to lead with "+basis, func() bool {
+			s := f.statusOf(ctx, first)
+			return itself(s).GetRole() == active && itself(s).GetBasis() == basis && allReady(s)
+		}); err != nil {
+			return err
+		}
 	}
 	f.say("directors dir-a and dir-b up, each with its watchdog; %s leads, the recorders vote", first.Name)
 	return nil
