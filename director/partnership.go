@@ -134,6 +134,9 @@ func (p *partnership) able() (bool, string) {
 
 // enthrone implements office.
 func (p *partnership) enthrone(epoch uint64) {
+	if p.watched != nil { // should the process end now, this is what is to be released
+		p.watched.Beat(p.report())
+	}
 	p.director.loop().post(func(now time.Time, f *floor) { f.enthrone(now, epoch) })
 }
 
@@ -188,11 +191,16 @@ func (p *partnership) tell(ctx context.Context, beat func(local.Report)) error {
 		if p.elector.call(ctx, func(authority.Instant) {}) != nil {
 			continue
 		}
-		v := p.elector.view.Load()
-		beat(local.Report{
-			Role: v.director.Phase.String(), Epoch: uint64(v.epoch()), Holds: v.basis != authority.None, AuthorityMS: v.remaining.Milliseconds(),
-			Loops: map[string]uint64{"floor": p.director.loop().turns.Load(), "elector": v.rounds}, Eligible: v.able, Why: v.why,
-		})
+		beat(p.report())
+	}
+}
+
+// report is what the watchdog on this host is told.
+func (p *partnership) report() local.Report {
+	v := p.elector.view.Load()
+	return local.Report{
+		Role: v.director.Phase.String(), Epoch: uint64(v.epoch()), Holds: v.basis != authority.None, AuthorityMS: v.remaining.Milliseconds(),
+		Loops: map[string]uint64{"floor": p.director.loop().turns.Load(), "elector": v.rounds}, Eligible: v.able, Why: v.why,
 	}
 }
 

@@ -26,6 +26,7 @@ func (a Action) String() string { return actionNames[a] }
 const (
 	loopsStill = time.Second            // a loop of a director that does not move for so long is stuck
 	yield      = 300 * time.Millisecond // by which the one that is not preferred stands back when nobody leads
+	courtesy   = 3 * time.Second        // and while the preferred one has just started
 )
 
 // Decide says what is to be done, and why, in one sentence for the log, the
@@ -202,7 +203,7 @@ func (v View) leaderless(now time.Time, role string) (Action, string) {
 		return Nothing, fmt.Sprintf("%s; %s has just started, and may not lead yet", nobody, v.Local.Name)
 	case role == "" || !able:
 		return Nothing, fmt.Sprintf("%s; %s", nobody, v.unready(role, why))
-	case v.Leaderless.IsZero() || !v.Rules.Preferred && now.Sub(v.Leaderless) < yield:
+	case v.Leaderless.IsZero() || !v.Rules.Preferred && (now.Sub(v.Leaderless) < yield || p.Reply.Role == "boot" && now.Sub(v.Leaderless) < courtesy):
 		return Nothing, fmt.Sprintf("%s; %s waits for %s", nobody, v.Local.Name, p.Name)
 	}
 	return Campaign, fmt.Sprintf("%s: %s is to seek authority", nobody, v.Local.Name)

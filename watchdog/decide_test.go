@@ -137,11 +137,13 @@ func TestDecide(t *testing.T) {
 		"loop stuck": {steady().with(func(v *View) { v.Peer.loops = map[string]turned{"floor": {1, noon.Add(-time.Second)}} }), SwitchOver,
 			`dir-a answers, but its loop "floor" stands still: it is asked to hand over to dir-b`},
 
-		"nobody leads, at first":      {steady().with(func(v *View) { v.Peer.Reply.Role = "passive"; v.Leaderless = noon }), Nothing, "nobody leads; dir-b waits for dir-a"},
-		"nobody leads, preferred":     {steady().with(func(v *View) { v.Peer.Reply.Role = "passive"; v.Leaderless = noon; preferred(v) }), Campaign, "nobody leads: dir-b is to seek authority"},
-		"nobody leads, not preferred": {steady().with(func(v *View) { v.Peer.Reply.Role = "passive"; v.Leaderless = noon.Add(-yield) }), Campaign, "nobody leads: dir-b is to seek authority"},
-		"nobody leads, peer seeks":    {steady().with(func(v *View) { v.Peer.Reply.Role = "candidate" }), Nothing, "nobody leads; dir-a seeks authority"},
-		"nobody leads, just started":  {steady().with(func(v *View) { v.Peer.Reply.Role, v.Local.Report.Role = "passive", "boot" }), Nothing, "nobody leads; dir-b has just started, and may not lead yet"},
+		"nobody leads, at first":                    {steady().with(func(v *View) { v.Peer.Reply.Role = "passive"; v.Leaderless = noon }), Nothing, "nobody leads; dir-b waits for dir-a"},
+		"nobody leads, preferred":                   {steady().with(func(v *View) { v.Peer.Reply.Role = "passive"; v.Leaderless = noon; preferred(v) }), Campaign, "nobody leads: dir-b is to seek authority"},
+		"nobody leads, preferred one just started":  {steady().with(func(v *View) { v.Peer.Reply.Role = "boot"; v.Leaderless = noon.Add(-2 * yield) }), Nothing, "nobody leads; dir-b waits for dir-a"},
+		"nobody leads, preferred one always starts": {steady().with(func(v *View) { v.Peer.Reply.Role = "boot"; v.Leaderless = noon.Add(-courtesy) }), Campaign, "nobody leads: dir-b is to seek authority"},
+		"nobody leads, not preferred":               {steady().with(func(v *View) { v.Peer.Reply.Role = "passive"; v.Leaderless = noon.Add(-yield) }), Campaign, "nobody leads: dir-b is to seek authority"},
+		"nobody leads, peer seeks":                  {steady().with(func(v *View) { v.Peer.Reply.Role = "candidate" }), Nothing, "nobody leads; dir-a seeks authority"},
+		"nobody leads, just started":                {steady().with(func(v *View) { v.Peer.Reply.Role, v.Local.Report.Role = "passive", "boot" }), Nothing, "nobody leads; dir-b has just started, and may not lead yet"},
 		"nobody leads, unable": {steady().with(func(v *View) {
 			v.Peer.Reply.Role, v.Leaderless = "passive", noon.Add(-time.Hour)
 			v.Local.Report.Eligible, v.Local.Report.Why = false, "no switch"
