@@ -154,13 +154,15 @@ func (s *sender) of(device string) *shard {
 
 // run sends until ctx ends, and writes the ranges in progress to the truth log.
 func (s *sender) run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var sending sync.WaitGroup
+	var g errgroup.Group
 	for _, sh := range s.shards {
-		g.Go(func() error { sh.run(ctx); return nil })
+		sending.Go(func() { sh.run(ctx) })
 		g.Go(func() error { sh.hear(sh.rtp); return nil })
 		g.Go(func() error { sh.hear(sh.rtcp); return nil })
 	}
-	g.Go(func() error { <-ctx.Done(); s.close(); return nil })
+	sending.Wait() // what the truth log says was sent has been
+	s.close()
 	return g.Wait()
 }
 
