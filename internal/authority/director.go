@@ -80,7 +80,8 @@ type Director struct {
 	Heard   Instant            // the rival last answered or asked
 
 	Promised Epoch   // what it has promised to stay out for
-	Until    Instant // and how long
+	Vowed    Instant // the rival's newest round that was about it, by the rival's clock
+	Until    Instant // how long it stays out
 	Guard    Instant // before which a holder does not act
 	Without  Basis   // Assumed or Forced: authority without proof; None otherwise
 }
@@ -348,8 +349,8 @@ func (d Director) said(c Config, in Said, now Instant) (Director, []Send) {
 		d.Heard = now
 		return d.answer(c, in.Message, now)
 	case in.From == Rival && in.Kind == Release:
-		if in.Epoch == d.Promised {
-			d.Until = min(d.Until, now.Add(c.F))
+		if in.Epoch == d.Promised && in.Round >= d.Vowed { // see Voter.release
+			d.Until, d.Vowed = min(d.Until, now.Add(c.F)), in.Round
 		}
 	case in.From == Rival && in.Kind == Reply:
 		d.Heard = max(d.Heard, in.Round)
@@ -387,16 +388,27 @@ func (d Director) wants(m Message) bool {
 	return d.Epoch != 0 && m.Asked == d.Epoch && (d.Phase.seeks() || d.Phase.Holds())
 }
 
-// answer meets the rival's question. A promise is given only by one that is
-// passive, for F at least so that no order it gave before is under way, and
-// that knows of no higher epoch than it promises for.
+// answer meets the rival's question.
 func (d Director) answer(c Config, m Message, now Instant) (Director, []Send) {
-	promises := d.Phase == Passive && now.Sub(d.Since) >= c.F && m.Asked != 0 && m.Asked >= d.Seen && m.Asked.Side() != c.Side
+	promises := d.promises(c, m, now)
 	if promises {
-		d.Promised, d.Until = m.Asked, now.Add(c.LV)
+		d.Promised, d.Vowed, d.Until = m.Asked, m.Round, now.Add(c.LV)
 		d.Seen = max(d.Seen, m.Asked)
 	}
 	return d, []Send{{Rival, Message{Kind: Reply, Epoch: d.Seen, Asked: m.Asked, Round: m.Round, Yes: promises, Role: d.Phase}}}
+}
+
+// promises decides on a promise. It is given only by one that is passive, for
+// F at least so that no order it gave before is under way, and that knows of
+// no higher epoch than it promises for, nor that this one was given back.
+func (d Director) promises(c Config, m Message, now Instant) bool {
+	switch {
+	case m.Asked == 0 || m.Asked < d.Seen || m.Asked.Side() == c.Side:
+		return false
+	case d.Phase != Passive || now.Sub(d.Since) < c.F:
+		return false
+	}
+	return m.Asked != d.Promised || m.Round >= d.Vowed
 }
 
 // ballot takes in a voter's answer. The one that makes a majority of those
@@ -404,7 +416,9 @@ func (d Director) answer(c Config, m Message, now Instant) (Director, []Send) {
 func (d Director) ballot(c Config, voter int, m Message, now Instant) (Director, []Send) {
 	if m.Round >= d.Polled[voter] { // one that was overtaken says nothing new of the voter
 		d.Polled[voter], d.Nonces[voter], d.Free[voter] = m.Round, m.Nonce, 0
-		if m.Remaining == 0 || m.Epoch.Side() == c.Side {
+		rivals := m.Epoch.Side() != c.Side
+		d.Bound[voter] = rivals && m.Remaining > c.F
+		if m.Remaining == 0 || !rivals {
 			d.Free[voter] = m.Round
 		}
 	}

@@ -24,6 +24,7 @@ type Message struct {
 	Asked Epoch // Consent: the one to promise for; Ballot, Reply: the one that was asked for
 	// Round is the instant at which the question was sent, by the asker's
 	// clock; answers repeat it. So an answer says by itself how old it may be.
+	// Of a release for a process that is gone it is when that was noticed.
 	Round Instant
 	// Nonce is the voter's: a ballot says the newest one, a lease repeats it.
 	// A lease with an old one has wandered about for too long.

@@ -7,6 +7,7 @@ import "time"
 type Voter struct {
 	Epoch Epoch   // the highest granted, or obeyed
 	Until Instant // its lease is live before; 0: not leased
+	Round Instant // of the newest lease or release under Epoch, by its director's clock
 	Mute  Instant // nothing is granted before
 	Base  uint64  // of its nonces; a random one for each start of the process
 	Order uint64  // sequence of the newest order obeyed under Epoch
@@ -56,10 +57,10 @@ func (v Voter) Step(t Timing, m Message, now Instant) (Voter, Message) {
 	case Lease:
 		if granted = v.grants(t, m, now); granted {
 			v = v.follow(m.Epoch)
-			v.Until = now.Add(t.LV)
+			v.Until, v.Round = now.Add(t.LV), m.Round
 		}
 	case Release:
-		v = v.release(t, m.Epoch, now)
+		v = v.release(t, m, now)
 	}
 	return v, v.ballot(t, m, granted, now)
 }
@@ -67,9 +68,10 @@ func (v Voter) Step(t Timing, m Message, now Instant) (Voter, Message) {
 // grants decides on a lease: never behind the epoch kept, never over
 // another's live lease, never for a question that is too old: it repeats the
 // nonce of the round before, so it may be older than an order by one round.
+// One that was sent before the release of its epoch asks for nothing any more.
 func (v Voter) grants(t Timing, m Message, now Instant) bool {
 	switch {
-	case m.Epoch < v.Epoch || m.Epoch == 0:
+	case m.Epoch < v.Epoch || m.Epoch == 0, m.Epoch == v.Epoch && m.Round < v.Round:
 		return false
 	case v.Live(now) && m.Epoch.Side() != v.Epoch.Side(), now < v.Mute:
 		return false
@@ -79,16 +81,17 @@ func (v Voter) grants(t Timing, m Message, now Instant) bool {
 
 func (v Voter) follow(e Epoch) Voter {
 	if e > v.Epoch {
-		v.Epoch, v.Order = e, 0
+		v.Epoch, v.Round, v.Order = e, 0, 0
 	}
 	return v
 }
 
 // release shortens the lease to F, in which the last order of its holder
-// arrives or dies.
-func (v Voter) release(t Timing, e Epoch, now Instant) Voter {
-	if e == v.Epoch && v.Live(now) {
-		v.Until = min(v.Until, now.Add(t.F))
+// arrives or dies. A process that starts again may come to the same epoch as
+// one before it: a release from before the lease is not meant for it.
+func (v Voter) release(t Timing, m Message, now Instant) Voter {
+	if m.Epoch == v.Epoch && m.Round >= v.Round && v.Live(now) {
+		v.Until, v.Round = min(v.Until, now.Add(t.F)), m.Round
 	}
 	return v
 }

@@ -49,7 +49,7 @@ func TestLease(t *testing.T) {
 		}
 		want := c.voter
 		if c.want {
-			want.Epoch, want.Until = c.epoch, c.at.Add(Steady.LV)
+			want.Epoch, want.Until, want.Round = c.epoch, c.at.Add(Steady.LV), 77
 		}
 		if v != want {
 			t.Errorf("%s: became %+v, want %+v", c.name, v, want)
@@ -91,6 +91,35 @@ func TestRelease(t *testing.T) {
 		v, answer := leased(2).Step(Steady, Message{Kind: Release, Epoch: c.epoch}, c.at)
 		if want := (Voter{Epoch: 2, Until: c.until, Base: base}); v != want || answer.Yes {
 			t.Errorf("%s: became %+v, want %+v", c.name, v, want)
+		}
+	}
+}
+
+// TestOvertaken has leases and releases of an epoch arrive in another order
+// than they were sent in.
+func TestOvertaken(t *testing.T) {
+	lease := func(round int) Message {
+		return Message{Kind: Lease, Epoch: 2, Round: ms(round), Nonce: (Voter{Base: base}).Nonce(Steady, ms(0))}
+	}
+	release := func(round int) Message { return Message{Kind: Release, Epoch: 2, Round: ms(round)} }
+	for _, c := range []struct {
+		name string
+		said []Message
+		want Instant // the lease's end
+	}{
+		{"in order", []Message{lease(1), release(2)}, ms(150)},
+		{"the release first", []Message{release(2), lease(1)}, ms(1000)}, // of nothing
+		{"a lease behind its release", []Message{lease(1), release(3), lease(2)}, ms(150)},
+		{"the lease after it", []Message{lease(1), release(2), lease(3)}, ms(1000)},
+		{"a release of the process before", []Message{lease(2), release(1)}, ms(1000)},
+		{"twice", []Message{lease(1), lease(1), release(2), release(2)}, ms(150)},
+	} {
+		v := Voter{Base: base}
+		for _, m := range c.said {
+			v, _ = v.Step(Steady, m, ms(0))
+		}
+		if v.Until != c.want {
+			t.Errorf("%s: until %v, want %v", c.name, v.Until.Sub(t0), c.want.Sub(t0))
 		}
 	}
 }
