@@ -41,12 +41,13 @@ type partnership struct {
 	monitor  net.PacketConn
 	key      []byte
 	watched  *local.Server
+	beat     func(local.Report) // tells the watchdog on this host; never nil
 	metrics  *monitor.Metrics
 	log      *slog.Logger
 }
 
 func newPartnership(d *director) *partnership {
-	p := &partnership{director: d, cfg: d.cfg, log: d.log, metrics: monitor.NewMetrics(d.registry)}
+	p := &partnership{director: d, cfg: d.cfg, log: d.log, metrics: monitor.NewMetrics(d.registry), beat: func(local.Report) {}}
 	f := d.cfg.Failover
 	d.right.profile = f.Profile
 	p.peer = newPeerLink(d.cfg, d.world.client(), func() string { return d.loop().ctiWord() })
@@ -73,6 +74,7 @@ func (p *partnership) listen() (err error) {
 		p.monitor.Close()
 		return err
 	}
+	p.beat = p.watched.Beat
 	return nil
 }
 
@@ -112,7 +114,7 @@ func (p *partnership) run(ctx context.Context) error {
 	g.Go(func() error { return p.elector.run(ctx) })
 	g.Go(func() error { return monitor.Serve(ctx, p.monitor, p.key, p.probed, p.metrics) })
 	g.Go(func() error { return p.watched.Run(ctx) })
-	g.Go(func() error { return p.tell(ctx, p.watched.Beat) })
+	g.Go(func() error { return p.tell(ctx) })
 	return g.Wait()
 }
 
@@ -134,9 +136,7 @@ func (p *partnership) able() (bool, string) {
 
 // enthrone implements office.
 func (p *partnership) enthrone(epoch uint64) {
-	if p.watched != nil { // should the process end now, this is what is to be released
-		p.watched.Beat(p.report())
-	}
+	p.beat(p.report()) // should the process end now, this is what is to be released
 	p.director.loop().post(func(now time.Time, f *floor) { f.enthrone(now, epoch) })
 }
 
@@ -178,7 +178,7 @@ func (p *partnership) probed() (monitor.Reply, bool) {
 }
 
 // tell tells the watchdog on this host, as often as the elector turns.
-func (p *partnership) tell(ctx context.Context, beat func(local.Report)) error {
+func (p *partnership) tell(ctx context.Context) error {
 	tick := time.NewTicker(p.elector.cfg.H / 2)
 	defer tick.Stop()
 	for {
@@ -191,15 +191,16 @@ func (p *partnership) tell(ctx context.Context, beat func(local.Report)) error {
 		if p.elector.call(ctx, func(authority.Instant) {}) != nil {
 			continue
 		}
-		beat(p.report())
+		p.beat(p.report())
 	}
 }
 
-// report is what the watchdog on this host is told.
+// report is what the watchdog on this host is told. An epoch that it only knows
+// of is the peer's: it must not be released should this process end.
 func (p *partnership) report() local.Report {
 	v := p.elector.view.Load()
 	return local.Report{
-		Role: v.director.Phase.String(), Epoch: uint64(v.epoch()), Holds: v.basis != authority.None, AuthorityMS: v.remaining.Milliseconds(),
+		Role: v.director.Phase.String(), Epoch: uint64(v.director.Epoch), Holds: v.basis != authority.None, AuthorityMS: v.remaining.Milliseconds(),
 		Loops: map[string]uint64{"floor": p.director.loop().turns.Load(), "elector": v.rounds}, Eligible: v.able, Why: v.why,
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"tandem/internal/pair"
 )
 
 // plan is what a seed stands for: a site, a network, and what is done to them.
@@ -86,12 +88,18 @@ var deeds = []string{
 	"kill a watchdog", "stop active", "hand over", "hand over",
 }
 
-// The first fault, and the end of all of them, in a run.
-const (
-	quietUntil = 2200 * time.Millisecond
-	strikesEnd = 5500 * time.Millisecond
-	healed     = 6500 * time.Millisecond
-)
+// begin is when the first fault may come: the preferred director leads, and the
+// channels are attached.
+func (p plan) begin() time.Duration {
+	t := pair.Profiles[p.profile]
+	return t.LV + 2*t.G + 3*t.H
+}
+
+// last is when the last fault may come, and healed when all are over.
+func (p plan) last() time.Duration {
+	return p.begin() + 2*pair.Profiles[p.profile].LV + 200*time.Millisecond
+}
+func (p plan) healed() time.Duration { return p.last() + 600*time.Millisecond }
 
 func newPlan(seed uint64) plan {
 	r := rand.New(rand.NewPCG(seed, 0x7a11de3))
@@ -112,17 +120,17 @@ func newPlan(seed uint64) plan {
 		p.noise = noise{spread: 20 * time.Millisecond, loss: 0.03, tail: 0.05, twice: 0.1}
 	}
 	for range 1 + r.IntN(4) {
-		p.strikes = append(p.strikes, newStrike(r))
+		p.strikes = append(p.strikes, newStrike(r, p))
 	}
 	for range r.IntN(3) {
-		p.toggles = append(p.toggles, quietUntil+time.Duration(r.Int64N(int64(strikesEnd-quietUntil))))
+		p.toggles = append(p.toggles, p.begin()+time.Duration(r.Int64N(int64(p.last()-p.begin()))))
 	}
 	return p
 }
 
-func newStrike(r *rand.Rand) strike {
+func newStrike(r *rand.Rand, p plan) strike {
 	k := strike{
-		at: quietUntil + time.Duration(r.Int64N(int64(strikesEnd-quietUntil))), moment: moments[r.IntN(len(moments))], nth: 1 + r.IntN(3),
+		at: p.begin() + time.Duration(r.Int64N(int64(p.last()-p.begin()))), moment: moments[r.IntN(len(moments))], nth: 1 + r.IntN(3),
 		deed: deeds[r.IntN(len(deeds))], pick: r.IntN(12),
 	}
 	if r.IntN(2) == 0 {
@@ -197,7 +205,7 @@ func (s *sim) sends(p *process, path string, _ []byte) {
 
 // strike does a deed, and has it undone.
 func (s *sim) strike(k strike) {
-	if time.Since(s.began) >= healed || s.stopping() {
+	if time.Since(s.began) >= s.plan.healed() || s.stopping() {
 		return
 	}
 	active, standby := s.holder()

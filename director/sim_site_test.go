@@ -27,13 +27,12 @@ const respawn = 200 * time.Millisecond
 
 // seat is the host of a director and of the watchdog beside it.
 type seat struct {
-	sim       *sim
-	host      string
-	cfg       Config
-	director  *place
-	watchdog  *place
-	reports   chan local.Event // the socket between the two
-	connected int              // the process that the watchdog was told of; its goroutine's
+	sim      *sim
+	host     string
+	cfg      Config
+	director *place
+	watchdog *place
+	reports  chan local.Event // the socket between the two
 }
 
 func (s *sim) addPlace(name, host, address string, boot func(*process) http.Handler) *place {
@@ -63,7 +62,7 @@ func (s *sim) addSeat(name string, preferred bool) *seat {
 	for _, b := range s.recorders {
 		cfg.Recorders = append(cfg.Recorders, RecorderConfig{Name: b.name, Address: b.address})
 	}
-	cfg.Placement.SlowStart = 0
+	cfg.Placement.SlowStart, cfg.Provider.Unigy.OrphanGrace = 0, config.Duration(time.Second)
 	cfg.Failover = pair.DefaultConfig()
 	cfg.Failover.Preferred, cfg.Failover.Profile, cfg.Failover.Isolated = preferred, s.plan.profile, s.plan.isolated
 	cfg.Failover.FailbackHold = config.Duration(failbackHold)
@@ -101,10 +100,11 @@ func (seat *seat) direct(p *process) http.Handler {
 		return http.NotFoundHandler()
 	}
 	p.director = d
+	d.pair.beat = func(r local.Report) { seat.report(p, r) }
 	s.sabotage.director(p)
 	go d.pair.elector.run(p.ctx)
 	go d.reigns(p.ctx)
-	go d.pair.tell(p.ctx, func(r local.Report) { seat.report(p, r) })
+	go d.pair.tell(p.ctx)
 	go seat.mourn(p)
 	return s.sabotage.handler(p, d.handler())
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -124,7 +125,7 @@ func (s *sim) run() verdict {
 		s.restart(at)
 	}
 	s.strikeAll()
-	for time.Since(s.began) < healed && s.whole() {
+	for time.Since(s.began) < s.plan.healed() && s.whole() {
 		time.Sleep(s.step())
 		s.look()
 	}
@@ -230,6 +231,7 @@ func TestSimulation(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("TANDEM_SIM_SEED"), 10, 64); err == nil {
 		first, seeds = n, 1
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // most of it is garbage
 	var next atomic.Uint64
 	next.Store(first)
 	began := time.Now()
