@@ -25,8 +25,9 @@ plays all of them: ` + strings.Join(scenario.Names(), ", ") + `.
 With --json one object in the end: duration_ms, turrets, channels, calls, sent_ms,
 recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms, passed, faults[{seed,
 at_ms,what,object,live_legs,detect_ms,gap_ms{p50,p99,max},steady_ms,stranded,
-unexplained_ms,duplicated_ms,missing_ms,late_ms,findings[],directory}] and rows[], one for each
-kind of fault. Exit status 5 when something was found.`,
+unexplained_ms,duplicated_ms,missing_ms,late_ms,directors{takeover_ms,leads,role_changes,
+stale_orders,invites,byes},findings[],directory}] and rows[], one for each kind of fault.
+Exit status 5 when something was found.`,
 		ArgsUsage: "[FAULT...]",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "seeds", Value: 1, Usage: "play each fault `N` times"},
@@ -102,25 +103,52 @@ func (i *invocation) sayFaults(report scenario.Report, asJSON bool) error {
 	if asJSON {
 		return i.json(report)
 	}
-	if len(report.Rows) > 0 {
-		fmt.Fprintln(i.out)
-		i.print(faultTable(report))
+	for _, t := range []*table{faultTable(report), directorTable(report)} {
+		if len(t.rows) > 0 {
+			fmt.Fprintln(i.out)
+			i.print(t)
+		}
 	}
 	return nil
 }
 
-// faultTable is the rows of a report for people.
+// faultTable is the rows of a report about recorders, for people.
 func faultTable(r scenario.Report) *table {
 	t := &table{heading: []string{"FAULT", "SEEDS", "LIVE LEGS", "GAP P50", "P99", "MAX MS", "UNEXPLAINED MS", "TWICE MS", "DETECTED MS", "STEADY MS", "FINDINGS"}}
 	for _, row := range r.Rows {
-		findings := number("%d", row.Findings)
-		if row.Findings > 0 {
-			findings.colour = red
+		if row.Directors != nil {
+			continue
 		}
 		t.add(text(row.Fault), number("%d", row.Seeds), number("%d", row.LiveLegs), number("%d", row.GapMs.P50), number("%d", row.GapMs.P99), number("%d", row.GapMs.Max),
-			number("%d", row.UnexplainedMs), number("%d", row.DuplicatedMs), never(row.DetectMs.P50), never(row.SteadyMs.P50), findings)
+			number("%d", row.UnexplainedMs), number("%d", row.DuplicatedMs), never(row.DetectMs.P50), never(row.SteadyMs.P50), findings(row))
 	}
 	return t
+}
+
+// directorTable is the rows about directors.
+func directorTable(r scenario.Report) *table {
+	t := &table{heading: []string{"FAULT", "SEEDS", "LIVE LEGS", "TAKEN OVER", "AFTER P50", "MAX MS", "LEADS", "ROLE CHANGES", "STALE ORDERS", "MISSING MS", "UNEXPLAINED MS", "TWICE MS", "FINDINGS"}}
+	for _, row := range r.Rows {
+		d := row.Directors
+		if d == nil {
+			continue
+		}
+		after, most := cell{text: "-", right: true}, cell{text: "-", right: true}
+		if d.Takeovers > 0 {
+			after, most = number("%d", d.TakeoverMs.P50), number("%d", d.TakeoverMs.Max)
+		}
+		t.add(text(row.Fault), number("%d", row.Seeds), number("%d", row.LiveLegs), number("%d", d.Takeovers), after, most, text(strings.Join(d.Leads, ", ")),
+			number("%d", d.RoleChanges), number("%d", d.StaleOrders), number("%d", d.MissingMs), number("%d", row.UnexplainedMs), number("%d", row.DuplicatedMs), findings(row))
+	}
+	return t
+}
+
+func findings(row scenario.Row) cell {
+	c := number("%d", row.Findings)
+	if row.Findings > 0 {
+		c.colour = red
+	}
+	return c
 }
 
 // never shows -1 as what it stands for.

@@ -8,28 +8,32 @@ import (
 	"connectrpc.com/connect"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/cli/process"
 	"tandem/cli/scenario"
 )
 
-// nowhere is the address of no network card.
-const nowhere = "02:00:00:00:00:00"
-
 // Act implements scenario.Floor.
-func (f *floor) Act(ctx context.Context, a scenario.Action, recorder string) error {
-	n := slices.IndexFunc(f.recorders, func(m *machine) bool { return m.name == recorder })
-	if n < 0 {
-		return fmt.Errorf("no recorder %q", recorder)
+func (f *floor) Act(ctx context.Context, a scenario.Action, name string) error {
+	m := f.find(name)
+	if m == nil {
+		return fmt.Errorf("no host %q", name)
 	}
-	m := f.recorders[n]
+	p := m.daemon
+	if m.watchdog != nil && m.watchdog.Name == name {
+		p = m.watchdog
+	}
 	switch a {
 	case scenario.Kill:
-		m.daemon.Kill()
+		p.Kill()
 	case scenario.Start:
-		return m.do(m.daemon.Start)
+		p.Kill() // what is left of it, should it be frozen still
+		return m.do(p.Start)
 	case scenario.Freeze:
-		m.daemon.Freeze()
+		p.Freeze()
 	case scenario.Thaw:
-		m.daemon.Thaw()
+		p.Thaw()
+	case scenario.Promote:
+		return f.promote(ctx, name)
 	case scenario.CutMedia:
 		return f.wires.pull(m.host, media)
 	case scenario.JoinMedia:
@@ -48,14 +52,27 @@ func (f *floor) Act(ctx context.Context, a scenario.Action, recorder string) err
 		return m.disk.flow()
 	case scenario.BlackHole:
 		// The switch believes that this is the recorder's card; its frames go out and nobody takes them.
-		return f.sim.run("ip", "neigh", "replace", m.place.at(media), "lladdr", nowhere, "dev", media, "nud", "permanent")
+		return vanish(f.sim, m, media, false)
 	case scenario.Deliver:
-		return f.sim.run("ip", "neigh", "del", m.place.at(media), "dev", media)
+		return vanish(f.sim, m, media, true)
 	case scenario.Drain, scenario.Undrain:
-		_, err := f.directorAPI().Drain(ctx, connect.NewRequest(&tandemv1.DirectorServiceDrainRequest{Recorder: m.name, Undo: a == scenario.Undrain}))
+		_, err := f.directorAPI(f.directors[0]).Drain(ctx, connect.NewRequest(&tandemv1.DirectorServiceDrainRequest{Recorder: m.name, Undo: a == scenario.Undrain}))
 		return err
 	default:
 		return fmt.Errorf("the lab cannot %s", a)
 	}
 	return nil
+}
+
+// find is the host of a name, or the one that a watchdog of that name is on;
+// nil for none.
+func (f *floor) find(name string) *machine {
+	all := f.machines()
+	n := slices.IndexFunc(all, func(m *machine) bool {
+		return slices.ContainsFunc(m.processes(), func(p *process.Process) bool { return p.Name == name })
+	})
+	if n < 0 {
+		return nil
+	}
+	return all[n]
 }

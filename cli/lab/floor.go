@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,9 +44,19 @@ const (
 // machine is a host with the daemon on it.
 type machine struct {
 	*host
-	place  place
-	daemon *process.Process
-	disk   *disk // of a recorder
+	place    place
+	daemon   *process.Process
+	watchdog *process.Process // of a director that is one of two
+	disk     *disk            // of a recorder
+}
+
+// processes are the daemons on the host, what watches before what is watched:
+// an orderly end is nothing to act upon.
+func (m *machine) processes() []*process.Process {
+	if m.watchdog == nil {
+		return []*process.Process{m.daemon}
+	}
+	return []*process.Process{m.watchdog, m.daemon}
 }
 
 // floor is the running lab. It is the scenario's Floor; its methods belong to
@@ -57,7 +69,8 @@ type floor struct {
 	wires     *wires
 	relay     *relay // of the switch's media; nil: a good cable
 	sim       *machine
-	director  *machine
+	directors []*machine // one, or a pair, the preferred one first
+	witness   *machine   // nil: none
 	recorders []*machine
 }
 
@@ -80,7 +93,7 @@ func newFloor(o Options, s scenario.Scenario, seed uint64, dir string) (f *floor
 			return nil, err
 		}
 	}
-	if f.director, err = f.machine("director", "director", directorPlace); err != nil {
+	if err := f.addDirectors(); err != nil {
 		return nil, err
 	}
 	for n := range o.Recorders {
@@ -119,7 +132,7 @@ func (f *floor) machine(kind, name string, p place) (*machine, error) {
 
 // machines are all there are so far, those that feed others first.
 func (f *floor) machines() []*machine {
-	all := slices.Concat([]*machine{f.director, f.sim}, f.recorders)
+	all := slices.Concat(f.directors, []*machine{f.sim, f.witness}, f.recorders)
 	return slices.DeleteFunc(all, func(m *machine) bool { return m == nil })
 }
 
@@ -129,7 +142,9 @@ func (f *floor) close() {
 		if m.disk != nil {
 			m.disk.flow() // a frozen one would not let its daemon end
 		}
-		m.daemon.Stop(stopPatience)
+		for _, p := range m.processes() {
+			p.Stop(stopPatience)
+		}
 		m.host.close()
 	}
 	if f.relay != nil {
@@ -167,12 +182,25 @@ func (f *floor) configure() error {
 	}); err != nil {
 		return err
 	}
-	return f.director.daemon.Configure(map[string]any{
-		"name": "dir-a", "site": "lab", "control": address(directorPlace, directorPort), "insecure_control": true, "recorder": known,
-		"provider": map[string]any{"unigy": map[string]any{
-			"servers": []string{cti}, "user": "lab", "password_file": password, "sip_listen": address(directorPlace, dialPort),
-		}},
-	})
+	for n, m := range f.directors {
+		config := map[string]any{
+			"name": m.name, "site": "lab", "control": address(m.place, directorPort), "monitor": address(m.place, monitorPort), "insecure_control": true, "recorder": known,
+			"provider": map[string]any{"unigy": map[string]any{
+				"servers": []string{cti}, "user": "lab", "password_file": password, "sip_listen": address(m.place, dialPort),
+			}},
+		}
+		if f.scenario.Pair != nil {
+			failover, err := f.pairConfig(n)
+			if err != nil {
+				return err
+			}
+			config["failover"] = failover
+		}
+		if err := m.daemon.Configure(config); err != nil {
+			return err
+		}
+	}
+	return f.configureWitness()
 }
 
 // talkative is how many channels may send all the time. More of them send only
@@ -236,15 +264,22 @@ func favour() error {
 // start brings every daemon up, the switch last: agents log on when there is
 // a choice of recorders.
 func (f *floor) start(ctx context.Context) error {
-	for _, m := range []*machine{f.sim, f.director} {
+	for _, m := range append(slices.Clone(f.directors), f.sim) {
 		if err := m.do(favour); err != nil { // the host's thread, and what it starts
 			return err
 		}
 	}
-	for _, m := range append(slices.Clone(f.recorders), f.director) {
+	for _, m := range f.recorders {
 		if err := m.do(m.daemon.Start); err != nil {
 			return err
 		}
+	}
+	if f.scenario.Pair != nil {
+		// The switch was there before; directors that do not find it wait before they try again.
+		return cmp.Or(f.startSwitch(ctx), f.startPair(ctx))
+	}
+	if err := f.directors[0].do(f.directors[0].daemon.Start); err != nil {
+		return err
 	}
 	if err := f.await(ctx, "all recorders to be ready", func() bool {
 		s, err := f.Status(ctx)
@@ -252,6 +287,10 @@ func (f *floor) start(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	return f.startSwitch(ctx)
+}
+
+func (f *floor) startSwitch(ctx context.Context) error {
 	if err := f.sim.do(f.sim.daemon.Start); err != nil {
 		return err
 	}
@@ -265,8 +304,10 @@ func (f *floor) await(ctx context.Context, what string, done func() bool) error 
 	defer poll.Stop()
 	for deadline := time.Now().Add(upPatience); !done(); {
 		for _, m := range f.machines() {
-			if m.daemon.Died() {
-				return m.daemon.Obituary()
+			for _, p := range m.processes() {
+				if p.Died() {
+					return p.Obituary()
+				}
 			}
 		}
 		if time.Now().After(deadline) {
@@ -320,26 +361,26 @@ func (f *floor) Legs(ctx context.Context) (int, error) {
 	return state.Legs, err
 }
 
-func (f *floor) directorAPI() tandemv1connect.DirectorServiceClient {
-	return tandemv1connect.NewDirectorServiceClient(f.director.http, "http://"+address(directorPlace, directorPort))
-}
+var errNoDirector = errors.New("no director answers")
 
 // Status implements scenario.Floor.
 func (f *floor) Status(ctx context.Context) (*tandemv1.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, brief)
-	defer cancel()
-	r, err := f.directorAPI().Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
-	if err != nil {
-		return nil, err
+	_, s := f.best(ctx)
+	if s == nil {
+		return nil, errNoDirector
 	}
-	return r.Msg, nil
+	return s, nil
 }
 
 // Channels implements scenario.Floor.
 func (f *floor) Channels(ctx context.Context, recorder string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, upPatience)
 	defer cancel()
-	r, err := f.directorAPI().ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{Recorder: recorder}))
+	m, _ := f.best(ctx)
+	if m == nil {
+		return nil, errNoDirector
+	}
+	r, err := f.directorAPI(m).ListFloorChannels(ctx, connect.NewRequest(&tandemv1.ListFloorChannelsRequest{Recorder: recorder}))
 	if err != nil {
 		return nil, fmt.Errorf("list channels: %w", err)
 	}

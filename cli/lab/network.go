@@ -20,6 +20,8 @@ type place int
 const (
 	switchPlace   place = 1
 	directorPlace place = 2
+	peerPlace     place = 3
+	witnessPlace  place = 4
 	firstRecorder place = 11
 )
 
@@ -86,6 +88,18 @@ func (w *wires) pull(h *host, network string) error {
 // put is the inverse of pull.
 func (w *wires) put(h *host, network string) error {
 	return w.run("ip", "link", "set", farEnd(h, network), "up")
+}
+
+// nowhere is the address of no network card.
+const nowhere = "02:00:00:00:00:00"
+
+// vanish has what one host sends to another's address vanish on the way, with
+// no cable pulled and nobody told, or no more.
+func vanish(from, to *machine, network string, undo bool) error {
+	if undo {
+		return from.run("ip", "neigh", "del", to.place.at(network), "dev", network)
+	}
+	return from.run("ip", "neigh", "replace", to.place.at(network), "lladdr", nowhere, "dev", network, "nud", "permanent")
 }
 
 // spoil puts a relay into a host's cable to a network: its far end leaves the

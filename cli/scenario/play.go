@@ -32,11 +32,12 @@ type Pace struct {
 	Steady  time.Duration // for the floor to be steady again
 	Linger  time.Duration // between steady and healed, and after that
 	Instant time.Duration // the fault comes within so long, by the seed
+	Pause   time.Duration // between two steps of a fault, at most
 }
 
 // DefaultPace suits a floor of a thousand channels on one machine.
 func DefaultPace() Pace {
-	return Pace{Attach: 30 * time.Second, Steady: 30 * time.Second, Linger: 2 * time.Second, Instant: 2 * time.Second}
+	return Pace{Attach: 30 * time.Second, Steady: 30 * time.Second, Linger: 2 * time.Second, Instant: 2 * time.Second, Pause: time.Minute}
 }
 
 // Fault is what was done and how the director saw it.
@@ -55,6 +56,7 @@ type Fault struct {
 	Ended     time.Time     // the last look at the floor
 	Late      time.Duration // how late the switch's own sender has been, at worst
 	Recovered bool          // the floor was whole again in the end
+	Rule      *Rule         // what became of the directors, of a scenario about them
 }
 
 const look = 20 * time.Millisecond
@@ -63,14 +65,14 @@ const look = 20 * time.Millisecond
 // scenario could not be played; a floor that does not recover is a finding.
 func Play(ctx context.Context, floor Floor, s Scenario, seed uint64, pace Pace, say func(format string, args ...any)) (Fault, error) {
 	p := player{ctx: ctx, floor: floor, pace: pace, say: say, fault: Fault{Scenario: s, Seed: seed, Detect: -1, Steady: -1}}
-	if err := p.begin(); err != nil {
-		return Fault{}, fmt.Errorf("play %s: %w", s.Name, err)
+	act := []func() error{p.begin, p.harm, p.heal}
+	if s.Pair != nil {
+		act = []func() error{p.playPair}
 	}
-	if err := p.harm(); err != nil {
-		return Fault{}, fmt.Errorf("play %s: %w", s.Name, err)
-	}
-	if err := p.heal(); err != nil {
-		return Fault{}, fmt.Errorf("play %s: %w", s.Name, err)
+	for _, do := range act {
+		if err := do(); err != nil {
+			return Fault{}, fmt.Errorf("play %s: %w", s.Name, err)
+		}
 	}
 	return p.fault, nil
 }

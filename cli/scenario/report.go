@@ -46,24 +46,46 @@ type FaultReport struct {
 	Stranded      int      `json:"stranded"`  // channels that found no room while it lasted
 	UnexplainedMs int64    `json:"unexplained_ms"`
 	DuplicatedMs  int64    `json:"duplicated_ms"`
-	MissingMs     int64    `json:"missing_ms"` // on all channels, the whole time
-	LateMs        int64    `json:"late_ms"`    // of the switch's own sender, at worst: gaps may be off by this
+	MissingMs     int64    `json:"missing_ms"`          // on all channels, the whole time
+	LateMs        int64    `json:"late_ms"`             // of the switch's own sender, at worst: gaps may be off by this
+	Directors     *Reign   `json:"directors,omitempty"` // of a scenario about them
 	Findings      []string `json:"findings,omitempty"`
 	Directory     string   `json:"directory,omitempty"` // kept when there are findings
 }
 
+// Reign is what became of the directors.
+type Reign struct {
+	TakeoverMs  int64  `json:"takeover_ms"`  // until a recorder carried out an order of the next epoch; -1 when none came
+	Leads       string `json:"leads"`        // in the end of the fault
+	RoleChanges int    `json:"role_changes"` // times that a director began to lead, until the floor was mended
+	StaleOrders int    `json:"stale_orders"` // times that a recorder obeyed whom it must not any more
+	Invites     int    `json:"invites"`      // dialogs that the switch was asked for meanwhile
+	Byes        int    `json:"byes"`
+}
+
+// Reigns is the same over all seeds.
+type Reigns struct {
+	TakeoverMs  Spread   `json:"takeover_ms"` // of those that took over
+	Takeovers   int      `json:"takeovers"`
+	Leads       []string `json:"leads"`
+	RoleChanges int      `json:"role_changes"`
+	StaleOrders int      `json:"stale_orders"`
+	MissingMs   int64    `json:"missing_ms"`
+}
+
 // Row is one scenario over all seeds.
 type Row struct {
-	Fault         string `json:"fault"`
-	Text          string `json:"text"`
-	Seeds         int    `json:"seeds"`
-	LiveLegs      int    `json:"live_legs"` // on average
-	GapMs         Spread `json:"gap_ms"`    // over the legs of all seeds
-	UnexplainedMs int64  `json:"unexplained_ms"`
-	DuplicatedMs  int64  `json:"duplicated_ms"`
-	DetectMs      Spread `json:"detect_ms"`
-	SteadyMs      Spread `json:"steady_ms"`
-	Findings      int    `json:"findings"`
+	Fault         string  `json:"fault"`
+	Text          string  `json:"text"`
+	Seeds         int     `json:"seeds"`
+	LiveLegs      int     `json:"live_legs"` // on average
+	GapMs         Spread  `json:"gap_ms"`    // over the legs of all seeds
+	UnexplainedMs int64   `json:"unexplained_ms"`
+	DuplicatedMs  int64   `json:"duplicated_ms"`
+	DetectMs      Spread  `json:"detect_ms"`
+	SteadyMs      Spread  `json:"steady_ms"`
+	Directors     *Reigns `json:"directors,omitempty"` // of a scenario about them
+	Findings      int     `json:"findings"`
 }
 
 // Spread tells how a length of time varies.
@@ -109,6 +131,10 @@ func (r Result) Findings(targets bool) []string {
 	say(!f.Recovered, "the floor was not whole in the end")
 	say(f.Steady < 0, "the floor was not steady without %v", f.Victims)
 	say(s.Planned && v.SentMS != v.RecordedMS, "%d ms are missing, of a planned move", v.SentMS-v.RecordedMS)
+	if f.Rule != nil {
+		f.Rule.judge(s, targets, say)
+		say(s.Victims == 0 && v.SentMS != v.RecordedMS, "%d ms are missing, and only directors were broken", v.SentMS-v.RecordedMS)
+	}
 	gap := SpreadOf(r.Judgement.GapMs)
 	if targets {
 		say(s.MedianGap > 0 && gap.P50 > s.MedianGap.Milliseconds(), "the median gap is %d ms, over %d", gap.P50, s.MedianGap.Milliseconds())
@@ -144,6 +170,9 @@ func (r Result) faultReport(found []string) FaultReport {
 		DetectMs: wholeMs(f.Detect), GapMs: SpreadOf(r.Judgement.GapMs), SteadyMs: wholeMs(f.Steady), Stranded: f.Stranded,
 		UnexplainedMs: v.UnexplainedMS, DuplicatedMs: v.DuplicatedMS, MissingMs: v.SentMS - v.RecordedMS, LateMs: f.Late.Milliseconds(), Findings: found,
 	}
+	if f.Rule != nil {
+		report.Directors = f.Rule.report()
+	}
 	if len(found) > 0 {
 		report.Directory = r.Directory
 	}
@@ -163,5 +192,8 @@ func newRow(s Scenario, results []Result, targets bool) Row {
 	}
 	row.LiveLegs /= len(results)
 	row.GapMs, row.DetectMs, row.SteadyMs = SpreadOf(gaps), SpreadOf(detect), SpreadOf(steady)
+	if s.Pair != nil {
+		row.Directors = newReigns(results)
+	}
 	return row
 }

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// Action is something done to one recorder.
+// Action is something done to one daemon or its host.
 type Action string
 
-// What can be done to a recorder, and undone.
+// What can be done, and undone.
 const (
 	Kill       Action = "kill"        // SIGKILL
 	Start      Action = "start"       // as its supervisor would
@@ -34,6 +34,9 @@ const (
 	Deliver    Action = "deliver"
 	Drain      Action = "drain" // planned: nothing may be lost
 	Undrain    Action = "undrain"
+	Mute       Action = "mute" // what it sends to another one vanishes
+	Unmute     Action = "unmute"
+	Promote    Action = "promote" // a director is put in charge, as planned
 )
 
 // Scenario is one way to break a floor. The victims carry all of it, so that
@@ -52,6 +55,9 @@ type Scenario struct {
 	Planned   bool    // nothing may be missing
 	// Targets for the live legs' gaps; 0 promises nothing.
 	MedianGap, WorstGap time.Duration // p50 and p99
+	// Pair is a scenario about directors, which needs two of them; Harm and
+	// Heal are empty then, and a victim is a recorder that suffers with them.
+	Pair *Pair
 }
 
 // Quality is how a network treats packets, each with a probability.
@@ -71,7 +77,10 @@ const (
 )
 
 // All are the scenarios, in the order of the table.
-var All = []Scenario{
+var All = slices.Concat(losses, pairs)
+
+// losses are those about recorders.
+var losses = []Scenario{
 	{Name: "sigkill", Text: "recorder killed with SIGKILL", Harm: []Action{Kill}, Heal: []Action{Start}, Victims: 1, MedianGap: dead, WorstGap: worst},
 	{Name: "sigstop", Text: "recorder frozen with SIGSTOP", Harm: []Action{Freeze}, Heal: []Action{Thaw}, Victims: 1, MedianGap: silent, WorstGap: worse},
 	{Name: "media_cut", Text: "media cable pulled", Harm: []Action{CutMedia}, Heal: []Action{JoinMedia}, Victims: 1, MedianGap: silent, WorstGap: worse},
@@ -122,5 +131,5 @@ func (s Scenario) Anywhere() bool {
 			return false
 		}
 	}
-	return s.Quality.Perfect() && !s.Tight
+	return s.Pair == nil && s.Quality.Perfect() && !s.Tight
 }

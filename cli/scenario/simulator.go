@@ -26,7 +26,13 @@ type SwitchState struct {
 	Calls     int    `json:"calls"`      // ongoing
 	CallsMade int    `json:"calls_made"` // since the start
 	Legs      int    `json:"legs"`       // ongoing
-	RTP       struct {
+	SIP       struct {
+		Invites   int `json:"invites"` // new dialogs
+		Reinvites int `json:"reinvites"`
+		ByesIn    int `json:"byes_in"`
+		ByesOut   int `json:"byes_out"`
+	} `json:"sip"`
+	RTP struct {
 		LateMs int64 `json:"late_ms"` // the worst lateness of the sender
 	} `json:"rtp"`
 }
