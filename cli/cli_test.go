@@ -555,14 +555,14 @@ func TestDemoView(t *testing.T) {
 		v := &demoView{invocation: i, out: &out, screen: screen{out: &out, terminal: terminal}}
 		v.Event(900*time.Millisecond, "switch up")
 		for n := range 8 {
-			v.Sample(demo.Sample{Elapsed: time.Duration(n+1) * 600 * time.Millisecond, Turrets: 40, Channels: 160, Attached: 100 + n, Calls: 2, Legs: 3, PacketsPS: 5012.4, JournalLag: 3 << 19, Recorders: "3 ready"})
+			v.Sample(demo.Sample{Elapsed: time.Duration(n+1) * 600 * time.Millisecond, Turrets: 40, Channels: 160, Attached: 100 + n, Calls: 2, Legs: 3, PacketsPS: 5012.4, JournalLag: 3 << 19, Leads: "dir-a", Recorders: "3 ready"})
 		}
 		v.Event(5*time.Second, "SIGKILL")
 		return out.String()
 	}
 	const plain = `   0.9 s  switch up
-   2.4 s  40 turrets, 103 of 160 channels attached, 2 calls, 3 legs, 5012 packets/s, journal 1.5 MiB, recorders: 3 ready, no alarms
-   4.8 s  40 turrets, 107 of 160 channels attached, 2 calls, 3 legs, 5012 packets/s, journal 1.5 MiB, recorders: 3 ready, no alarms
+   2.4 s  40 turrets, 103 of 160 channels attached, 2 calls, 3 legs, 5012 packets/s, journal 1.5 MiB, dir-a leads, recorders: 3 ready, no alarms
+   4.8 s  40 turrets, 107 of 160 channels attached, 2 calls, 3 legs, 5012 packets/s, journal 1.5 MiB, dir-a leads, recorders: 3 ready, no alarms
    5.0 s  SIGKILL
 `
 	if got := play(false); got != plain {

@@ -25,12 +25,12 @@ func TestLab(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	scenarios, err := scenario.Find("sigkill", "sigstop", "media_cut", "restart", "drain")
+	scenarios, err := scenario.Find("sigkill", "sigstop", "media_cut", "restart", "drain", "director_killed", "director_cut_from_all", "promote")
 	if err != nil {
 		t.Fatal(err)
 	}
 	pace := scenario.DefaultPace()
-	pace.Linger, pace.Instant = time.Second, time.Second
+	pace.Linger, pace.Instant, pace.Pause = time.Second, time.Second, 5*time.Second
 	options := Options{Scenarios: scenarios, Seeds: 1, Seed: 1, Turrets: 20, Mixes: 4, Legs: 15, Recorders: 3, Dir: t.TempDir(), Pace: pace}
 	const generous = 3000 // milliseconds: other tests run, too
 	played := 0
