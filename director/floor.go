@@ -120,6 +120,7 @@ type channel struct {
 	adopting bool
 	attached time.Time         // zero: no dialog
 	mediaAt  provider.Endpoint // where the switch was told to send
+	hearsay  bool              // that is what a dialog says that we did not make; the switch may have been told otherwise since
 	terms    provider.Attached // what was agreed, with the dialog
 	failures int
 	dialAt   time.Time
@@ -567,7 +568,7 @@ func (f *floor) attachedNow(now time.Time, e provider.Attached) {
 	if ch.text != "" {
 		f.log.Info("channel attached again", "channel", ch.ID, "recorder", ch.recorder)
 	}
-	ch.dialing, ch.attached, ch.mediaAt, ch.terms, ch.text, ch.down = false, now, e.Endpoint, e, "", time.Time{}
+	ch.dialing, ch.attached, ch.mediaAt, ch.hearsay, ch.terms, ch.text, ch.down = false, now, e.Endpoint, false, e, "", time.Time{}
 	if r := f.recorders[ch.recorder]; r != nil {
 		r.update(ch.ID)
 	}
@@ -648,7 +649,7 @@ func (f *floor) adopted(now time.Time, e provider.Adopted) {
 		ch.text = e.Err.Error()
 		ch.terms.Dialog = nil
 	} else {
-		ch.attached, ch.mediaAt = now, e.Endpoint
+		ch.attached, ch.mediaAt, ch.hearsay = now, e.Endpoint, true
 		if len(ch.leaving) > 0 { // the dialog may be older than the switch's last answer
 			ch.mediaAt = provider.Endpoint{}
 		}

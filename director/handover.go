@@ -212,6 +212,9 @@ func (p *partnership) succeeded(ctx context.Context, after uint64) (uint64, erro
 				return res.Msg.GetSeen(), nil
 			}
 		}
+		if p.elector.view.Load().director.Phase.Holds() {
+			return 0, fmt.Errorf("it is %s, and authority has come back", role)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

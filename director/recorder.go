@@ -265,7 +265,7 @@ func (f *floor) heldTwice(now time.Time, ch *channel, r *recorder, h *tandemv1.H
 	switch {
 	case slices.ContainsFunc(ch.leaving, func(p port) bool { return p.recorder == r.name }):
 		return
-	case ch.moved():
+	case ch.moved() && !ch.hearsay:
 		r.close(ch.ID, causeMoved)
 		return
 	}

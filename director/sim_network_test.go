@@ -144,6 +144,7 @@ func (s *sim) freeze(p *process) {
 	if p.frozen == nil {
 		p.frozen = make(chan struct{})
 		s.noteLocked(p.place.name, "is frozen")
+		s.sabotage.froze(s, p)
 	}
 }
 

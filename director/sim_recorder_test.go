@@ -44,13 +44,13 @@ func (s *sim) addBooth(name string, recorder bool) *booth {
 func (b *booth) boot(p *process, recorder bool) http.Handler {
 	k, err := voter.Open(voter.Config{
 		Name: b.name, Group: "primary", Path: b.file, Profile: b.sim.plan.profile, Boot: fmt.Sprint(b.name, "-", p.pid),
-		Clock: b.sim.sabotage.voterClock(p), Log: b.sim.logger(b.name),
+		Clock: b.sim.sabotage.voterClock(p, b.file), Log: b.sim.logger(b.name),
 	})
 	if err != nil {
 		b.sim.violated("recorder", "%s does not start: %v", b.name, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(tandemv1connect.NewVoterServiceHandler(&polled{b.sim.sabotage.voter(k, p.clock), b, k}))
+	mux.Handle(tandemv1connect.NewVoterServiceHandler(&polled{b.sim.sabotage.voter(k), b, k}))
 	if recorder {
 		mux.Handle(tandemv1connect.NewRecorderServiceHandler(&recording{booth: b, process: p, keeper: k}))
 	}

@@ -151,7 +151,7 @@ func (s *sim) whole() bool {
 // restart, its silence, a candidacy, a failback, and what a held connection or
 // an unanswered INVITE takes to be given up.
 func (s *sim) bound() time.Duration {
-	return respawn + s.timing.LV + s.timing.G + 2*s.timing.LV + failbackHold + 8*time.Second
+	return respawn + s.timing.LV + s.timing.G + 2*s.timing.LV + failbackHold + 14*time.Second
 }
 
 // rest waits until all has been well for a while.

@@ -1,0 +1,80 @@
+package director
+
+import (
+	"log/slog"
+	"slices"
+	"testing"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/director/provider"
+	"tandem/director/provider/unigy"
+	"tandem/internal/authority"
+)
+
+// What a director reports as its epoch is released on its behalf when its
+// process ends: it must be its own, or none.
+func TestReportNamesNoEpochOfThePeer(t *testing.T) {
+	cfg := testConfig(RecorderConfig{Name: "rec-1", Address: "rec-1:7402"})
+	cfg.Failover.Preferred, cfg.Failover.Peer, cfg.Failover.Voters = true, "dir-b:7401", []string{"rec-1:7402"}
+	clock := func() authority.Instant { return 1 }
+	d, err := assemble(cfg, world{
+		client: func() client { return &wire{} }, clock: clock,
+		platform: func(unigy.Config, func(provider.Event)) (platform, error) { return &outlet{}, nil },
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := d.newReign()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.reign.Store(first)
+	for _, c := range []struct {
+		director authority.Director
+		want     uint64
+	}{
+		{authority.Director{Phase: authority.Passive, Seen: 5}, 0},
+		{authority.Director{Phase: authority.Candidate, Seen: 5}, 0},
+		{authority.Director{Phase: authority.Candidate, Seen: 5, Epoch: 6}, 6},
+		{authority.Director{Phase: authority.Active, Seen: 6, Epoch: 6}, 6},
+	} {
+		d.pair.elector.director = c.director
+		d.pair.elector.publish(clock())
+		if got := d.pair.report().Epoch; got != c.want {
+			t.Errorf("%s that has seen %d: reports epoch %d, want %d", c.director.Phase, c.director.Seen, got, c.want)
+		}
+	}
+}
+
+// A channel was being moved when the director died and the recorder that it
+// was moved off came back: both hold it, and the dialog that is read first is
+// older than what the switch was told last. Neither lets go before the switch
+// has answered.
+func TestStaleDialogClosesNothing(t *testing.T) {
+	f := newFloor(testConfig(RecorderConfig{Name: "rec-1", Address: "rec-1:7402"}, RecorderConfig{Name: "rec-2", Address: "rec-2:7402"}), noon, slog.New(slog.DiscardHandler))
+	id := mixID("s1", 1)
+	was, is := provider.Endpoint{Host: "rec-1", Port: 20_000}, provider.Endpoint{Host: "rec-2", Port: 20_000}
+	holds := func(recorder string, at provider.Endpoint) *tandemv1.Inventory {
+		return &tandemv1.Inventory{Recorder: recorder, Group: "primary", BootId: recorder, Channels: []*tandemv1.HeldChannel{{
+			Channel: &tandemv1.Channel{Id: string(id), Copy: "A", Session: &tandemv1.Session{Id: "s1", Device: "t-s1"}}, Endpoint: endpointProto(at), Dialog: []byte(at.Host),
+		}}}
+	}
+	f.recorderHeard(noon, "rec-1", holds("rec-1", was))
+	f.recorderHeard(noon, "rec-2", holds("rec-2", is))
+	f.recorderFenced(noon, "rec-1", f.epoch, holds("rec-1", was))
+	f.apply(noon, provider.Adopted{Channel: id, Endpoint: was})
+	f.take()
+	f.recorderFenced(noon, "rec-2", f.epoch, holds("rec-2", is))
+	if cause, closes := f.recorders["rec-2"].closes[id]; closes {
+		t.Errorf("rec-2, to which the switch sends, is to close the channel: %s", cause)
+	}
+	if !slices.ContainsFunc(f.take(), func(a action) bool { at, is := a.(attach); return is && at.Channel == id && at.Endpoint == was }) {
+		t.Fatal("the switch is not asked")
+	}
+	f.apply(noon, provider.Attached{Channel: id, Endpoint: was, Dialog: []byte("newer")})
+	f.tick(noon.Add(beat))
+	f.tick(noon.Add(linger + 2*beat))
+	if _, closes := f.recorders["rec-2"].closes[id]; !closes {
+		t.Error("rec-2 may not let go although the media has moved")
+	}
+}
