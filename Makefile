@@ -9,7 +9,7 @@ VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || ech
 DAEMONS       := director recorder turretsim watchdog
 comma         := ,
 
-.PHONY: help build demo test check unit race stories fuzz lab lab-full bench soak generate clean
+.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench soak generate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ unit: ## unit tests only, without the race detector
 
 fuzz: ## every fuzz target for a short while (TIME=3s)
 	@tools/fuzz-smoke $(or $(TIME),3s)
+
+search: ## every order of events between two directors and their voters, as far as half an hour reaches
+	go test -count=1 -v -timeout 3h -run 'Search|Sabotage|Heals' ./internal/authority -authority.long
 
 stories: build ## script stories with the real programs, killed and restarted; the lab's short form when root
 	TANDEM_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 10m ./cli/stories ./cli/lab

@@ -1,0 +1,5 @@
+//go:build race
+
+package authority
+
+func init() { raced = true }
