@@ -88,7 +88,7 @@ func (b *ballotBox) put(ctx context.Context, m authority.Message) (*tandemv1.Bal
 	switch m.Kind {
 	case authority.Lease:
 		res, err := b.client.Lease(ctx, connect.NewRequest(&tandemv1.LeaseRequest{
-			Group: b.group, Director: b.director, Epoch: uint64(m.Epoch), Nonce: m.Nonce, Profile: b.profile,
+			Group: b.group, Director: b.director, Epoch: uint64(m.Epoch), Nonce: m.Nonce, Profile: b.profile, Round: int64(m.Round),
 		}))
 		if err != nil {
 			return nil, false, err
@@ -96,7 +96,7 @@ func (b *ballotBox) put(ctx context.Context, m authority.Message) (*tandemv1.Bal
 		return res.Msg.GetBallot(), res.Msg.GetGranted(), nil
 	case authority.Release:
 		res, err := b.client.Release(ctx, connect.NewRequest(&tandemv1.ReleaseRequest{
-			Group: b.group, Epoch: uint64(m.Epoch), Reason: planned, By: b.director,
+			Group: b.group, Epoch: uint64(m.Epoch), Reason: planned, By: b.director, Round: int64(m.Round),
 		}))
 		if err != nil {
 			return nil, false, err
@@ -154,7 +154,7 @@ func newPeerLink(cfg Config, client client, cti func() string) *peerLink {
 func (p *peerLink) ask(m authority.Message, heard func(authority.Message)) {
 	if m.Kind == authority.Release {
 		p.asker.ask(func(ctx context.Context) {
-			req := &tandemv1.YieldRequest{Group: p.group, Epoch: uint64(m.Epoch), Reason: planned, By: p.director, Succeed: true}
+			req := &tandemv1.YieldRequest{Group: p.group, Epoch: uint64(m.Epoch), Reason: planned, By: p.director, Succeed: true, Round: int64(m.Round)}
 			if c := p.parting.Load(); c != nil {
 				req.Actor, req.Text = c.actor, c.reason
 			}
@@ -164,7 +164,7 @@ func (p *peerLink) ask(m authority.Message, heard func(authority.Message)) {
 	}
 	p.asker.ask(func(ctx context.Context) {
 		res, err := p.client.Meet(ctx, connect.NewRequest(&tandemv1.MeetRequest{
-			Group: p.group, Director: p.director, Role: m.Role.String(), Seen: uint64(m.Epoch), Asked: uint64(m.Asked), Profile: p.profile, Cti: p.cti(),
+			Group: p.group, Director: p.director, Role: m.Role.String(), Seen: uint64(m.Epoch), Asked: uint64(m.Asked), Profile: p.profile, Cti: p.cti(), Round: int64(m.Round),
 		}))
 		if err != nil {
 			return

@@ -51,7 +51,7 @@ func (s *peerService) Meet(ctx context.Context, req *connect.Request[tandemv1.Me
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s and %s have the same name, or both the same value of failover.preferred", m.GetDirector(), s.pair.cfg.Name))
 	}
 	s.pair.peer.met(m.GetDirector(), m.GetRole(), m.GetCti())
-	reply, err := s.pair.elector.answer(ctx, authority.Message{Kind: authority.Consent, Epoch: authority.Epoch(m.GetSeen()), Asked: authority.Epoch(m.GetAsked())})
+	reply, err := s.pair.elector.answer(ctx, authority.Message{Kind: authority.Consent, Epoch: authority.Epoch(m.GetSeen()), Asked: authority.Epoch(m.GetAsked()), Round: authority.Instant(m.GetRound())})
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -65,7 +65,7 @@ func (s *peerService) Yield(_ context.Context, req *connect.Request[tandemv1.Yie
 	if err := s.checkPeer(m.GetGroup(), s.pair.cfg.Failover.Profile); err != nil {
 		return nil, err
 	}
-	s.pair.elector.hear(authority.Rival, authority.Message{Kind: authority.Release, Epoch: authority.Epoch(m.GetEpoch())})
+	s.pair.elector.hear(authority.Rival, authority.Message{Kind: authority.Release, Epoch: authority.Epoch(m.GetEpoch()), Round: authority.Instant(m.GetRound())})
 	if m.GetSucceed() {
 		c := cause{m.GetActor(), m.GetText()}
 		if c.actor == "" {

@@ -99,18 +99,19 @@ func (w *watch) hand(action Action, sentence string) func(context.Context) error
 func (w *watch) release(ctx context.Context, director string, epoch uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, w.rules.LV)
 	defer cancel()
+	round := int64(w.clock()) // of the proof, however often it is told: the next process may come to the same epoch
 	var told errgroup.Group
 	for _, voter := range w.voters {
 		told.Go(func() error {
 			return insist(ctx, func(ctx context.Context) error {
-				_, err := voter.Release(ctx, connect.NewRequest(&tandemv1.ReleaseRequest{Group: w.group, Epoch: epoch, Reason: processDead, By: w.name}))
+				_, err := voter.Release(ctx, connect.NewRequest(&tandemv1.ReleaseRequest{Group: w.group, Epoch: epoch, Reason: processDead, By: w.name, Round: round}))
 				return err
 			})
 		})
 	}
 	told.Go(func() error {
 		return insist(ctx, func(ctx context.Context) error {
-			_, err := w.rival.Yield(ctx, connect.NewRequest(&tandemv1.YieldRequest{Group: w.group, Epoch: epoch, Reason: processDead, By: w.name}))
+			_, err := w.rival.Yield(ctx, connect.NewRequest(&tandemv1.YieldRequest{Group: w.group, Epoch: epoch, Reason: processDead, By: w.name, Round: round}))
 			return err
 		})
 	})

@@ -103,7 +103,7 @@ func openWatch(ctx context.Context, cfg Config, registry *prometheus.Registry, l
 // dial makes what speaks to everyone. Nothing is connected yet.
 func dial(b beside, w World) others {
 	o := others{
-		peer: w.Probe(b.Failover.PeerMonitor), local: w.Probe([]string{reachable(b.Monitor)}), follow: w.Follow, kill: w.Kill,
+		peer: w.Probe(b.Failover.PeerMonitor), local: w.Probe([]string{reachable(b.Monitor)}), follow: w.Follow, kill: w.Kill, clock: w.Clock,
 		commands:    tandemv1connect.NewDirectorServiceClient(w.Client, "http://"+reachable(b.Control)),
 		peerCommand: tandemv1connect.NewDirectorServiceClient(w.Client, "http://"+b.Failover.Peer),
 		rival:       tandemv1connect.NewPeerServiceClient(w.Client, "http://"+b.Failover.Peer),

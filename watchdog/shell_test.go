@@ -15,6 +15,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/daemon"
 	"tandem/internal/local"
 	"tandem/internal/monitor"
 )
@@ -165,7 +166,7 @@ func bubble(t *testing.T, preferred bool, story func(t *testing.T, s *site, w *w
 		ctx, cancel := context.WithCancel(t.Context())
 		o := others{
 			peer: port{s, &s.peer}, local: port{s, &s.local}, commands: fakeDirector{site: s}, peerCommand: fakeDirector{site: s},
-			rival: fakeRival{site: s}, neighbour: fakeNeighbour{site: s}, unit: fakeUnit{s},
+			rival: fakeRival{site: s}, neighbour: fakeNeighbour{site: s}, unit: fakeUnit{s}, clock: daemon.Boottime,
 			follow: func(ctx context.Context, tell func(local.Event)) error {
 				s.change(func() { s.tell = tell })
 				<-ctx.Done()

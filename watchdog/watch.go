@@ -12,6 +12,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/authority"
 	"tandem/internal/local"
 )
 
@@ -26,6 +27,7 @@ type others struct {
 	peer, local Prober
 	follow      func(ctx context.Context, tell func(local.Event)) error
 	kill        func(*local.Process) error
+	clock       func() authority.Instant
 	voters      []tandemv1connect.VoterServiceClient
 	commands    tandemv1connect.DirectorServiceClient // of the local director
 	peerCommand tandemv1connect.DirectorServiceClient

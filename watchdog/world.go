@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/authority"
+	"tandem/internal/daemon"
 	"tandem/internal/local"
 	"tandem/internal/monitor"
 	"tandem/internal/pair"
@@ -21,6 +23,7 @@ type World struct {
 	Probe  func(addresses []string) Prober
 	Follow func(ctx context.Context, tell func(local.Event)) error // as local.Follow
 	Kill   func(*local.Process) error
+	Clock  func() authority.Instant // the one that the director beside it counts leases by
 }
 
 // Prober asks a director on all paths, one round at a time.
@@ -37,7 +40,8 @@ func network(cfg Config, b beside, key []byte) World {
 		Follow: func(ctx context.Context, tell func(local.Event)) error {
 			return local.Follow(ctx, b.Failover.Socket, tell)
 		},
-		Kill: (*local.Process).Kill,
+		Kill:  (*local.Process).Kill,
+		Clock: daemon.Boottime,
 	}
 }
 

@@ -37,7 +37,7 @@ func (k *Keeper) Lease(ctx context.Context, r *connect.Request[tandemv1.LeaseReq
 			k.accuse(s, epoch, director)
 			return s
 		}
-		v, answer := s.Step(k.timing, authority.Message{Kind: authority.Lease, Epoch: epoch, Nonce: r.Msg.GetNonce()}, now)
+		v, answer := s.Step(k.timing, authority.Message{Kind: authority.Lease, Epoch: epoch, Nonce: r.Msg.GetNonce(), Round: authority.Instant(r.Msg.GetRound())}, now)
 		if granted = answer.Yes; !granted {
 			return s
 		}
@@ -55,7 +55,7 @@ func (k *Keeper) Release(ctx context.Context, r *connect.Request[tandemv1.Releas
 		return nil, k.refuseGroup(r.Msg.GetBy(), r.Msg.GetGroup())
 	}
 	err := k.alter(ctx, func(s state, now authority.Instant) state {
-		v, _ := s.Step(k.timing, authority.Message{Kind: authority.Release, Epoch: authority.Epoch(r.Msg.GetEpoch())}, now)
+		v, _ := s.Step(k.timing, authority.Message{Kind: authority.Release, Epoch: authority.Epoch(r.Msg.GetEpoch()), Round: authority.Instant(r.Msg.GetRound())}, now)
 		if v.Until != s.Until {
 			k.cfg.Log.Info("lease given back", "voter", k.cfg.Name, "epoch", v.Epoch, "director", s.holder, "reason", r.Msg.GetReason(), "by", r.Msg.GetBy())
 		}

@@ -223,12 +223,14 @@ func (x *QueryResponse) GetBallot() *Ballot {
 }
 
 type LeaseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Director      string                 `protobuf:"bytes,2,opt,name=director,proto3" json:"director,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Nonce         uint64                 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"` // the voter's
-	Profile       string                 `protobuf:"bytes,5,opt,name=profile,proto3" json:"profile,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Group    string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Director string                 `protobuf:"bytes,2,opt,name=director,proto3" json:"director,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Nonce    uint64                 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"` // the voter's
+	Profile  string                 `protobuf:"bytes,5,opt,name=profile,proto3" json:"profile,omitempty"`
+	// When the holder's host said so, by its CLOCK_BOOTTIME, in nanoseconds. Of leases and releases of one epoch the later one counts.
+	Round         int64 `protobuf:"varint,6,opt,name=round,proto3" json:"round,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -298,6 +300,13 @@ func (x *LeaseRequest) GetProfile() string {
 	return ""
 }
 
+func (x *LeaseRequest) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
 type LeaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Granted       bool                   `protobuf:"varint,1,opt,name=granted,proto3" json:"granted,omitempty"`
@@ -356,6 +365,7 @@ type ReleaseRequest struct {
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // planned, process_dead
 	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`         // who says so
+	Round         int64                  `protobuf:"varint,5,opt,name=round,proto3" json:"round,omitempty"`  // as in a lease: when it was decided, by the holder's host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +428,13 @@ func (x *ReleaseRequest) GetBy() string {
 	return ""
 }
 
+func (x *ReleaseRequest) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
 type ReleaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ballot        *Ballot                `protobuf:"bytes,1,opt,name=ballot,proto3" json:"ballot,omitempty"`
@@ -470,7 +487,8 @@ type MeetRequest struct {
 	Seen          uint64                 `protobuf:"varint,4,opt,name=seen,proto3" json:"seen,omitempty"`   // the highest epoch it knows of
 	Asked         uint64                 `protobuf:"varint,5,opt,name=asked,proto3" json:"asked,omitempty"` // promise to stay out for this epoch; 0: nothing is asked
 	Profile       string                 `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
-	Cti           string                 `protobuf:"bytes,7,opt,name=cti,proto3" json:"cti,omitempty"` // up, connecting, down
+	Cti           string                 `protobuf:"bytes,7,opt,name=cti,proto3" json:"cti,omitempty"`      // up, connecting, down
+	Round         int64                  `protobuf:"varint,8,opt,name=round,proto3" json:"round,omitempty"` // as in a lease
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +570,13 @@ func (x *MeetRequest) GetCti() string {
 		return x.Cti
 	}
 	return ""
+}
+
+func (x *MeetRequest) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
 }
 
 type MeetResponse struct {
@@ -639,6 +664,7 @@ type YieldRequest struct {
 	Succeed       bool                   `protobuf:"varint,5,opt,name=succeed,proto3" json:"succeed,omitempty"` // and take over
 	Actor         string                 `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`      // who wanted that
 	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`        // and why
+	Round         int64                  `protobuf:"varint,8,opt,name=round,proto3" json:"round,omitempty"`     // as in a release
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -720,6 +746,13 @@ func (x *YieldRequest) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *YieldRequest) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
 }
 
 type YieldResponse struct {
@@ -1168,23 +1201,25 @@ const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x18\n" +
 	"\aprofile\x18\x03 \x01(\tR\aprofile\":\n" +
 	"\rQueryResponse\x12)\n" +
-	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\x86\x01\n" +
+	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\x9c\x01\n" +
 	"\fLeaseRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05nonce\x18\x04 \x01(\x04R\x05nonce\x12\x18\n" +
-	"\aprofile\x18\x05 \x01(\tR\aprofile\"T\n" +
+	"\aprofile\x18\x05 \x01(\tR\aprofile\x12\x14\n" +
+	"\x05round\x18\x06 \x01(\x03R\x05round\"T\n" +
 	"\rLeaseResponse\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12)\n" +
-	"\x06ballot\x18\x02 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"d\n" +
+	"\x06ballot\x18\x02 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"z\n" +
 	"\x0eReleaseRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"<\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x14\n" +
+	"\x05round\x18\x05 \x01(\x03R\x05round\"<\n" +
 	"\x0fReleaseResponse\x12)\n" +
-	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\xa9\x01\n" +
+	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\xbf\x01\n" +
 	"\vMeetRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x12\n" +
@@ -1192,13 +1227,14 @@ const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\x04seen\x18\x04 \x01(\x04R\x04seen\x12\x14\n" +
 	"\x05asked\x18\x05 \x01(\x04R\x05asked\x12\x18\n" +
 	"\aprofile\x18\x06 \x01(\tR\aprofile\x12\x10\n" +
-	"\x03cti\x18\a \x01(\tR\x03cti\"\x80\x01\n" +
+	"\x03cti\x18\a \x01(\tR\x03cti\x12\x14\n" +
+	"\x05round\x18\b \x01(\x03R\x05round\"\x80\x01\n" +
 	"\fMeetResponse\x12\x1a\n" +
 	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04seen\x18\x03 \x01(\x04R\x04seen\x12\x1a\n" +
 	"\bpromised\x18\x04 \x01(\bR\bpromised\x12\x10\n" +
-	"\x03cti\x18\x05 \x01(\tR\x03cti\"\xa6\x01\n" +
+	"\x03cti\x18\x05 \x01(\tR\x03cti\"\xbc\x01\n" +
 	"\fYieldRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -1206,7 +1242,8 @@ const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x18\n" +
 	"\asucceed\x18\x05 \x01(\bR\asucceed\x12\x14\n" +
 	"\x05actor\x18\x06 \x01(\tR\x05actor\x12\x12\n" +
-	"\x04text\x18\a \x01(\tR\x04text\"\x0f\n" +
+	"\x04text\x18\a \x01(\tR\x04text\x12\x14\n" +
+	"\x05round\x18\b \x01(\x03R\x05round\"\x0f\n" +
 	"\rYieldResponse\"@\n" +
 	"\fReadyRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
