@@ -105,6 +105,7 @@ func (i *invocation) demoReport(r demo.Result, kept bool) {
 	for _, c := range append(commands, "verify --deep") {
 		fmt.Fprintf(i.out, "  %s %s\n", all, c)
 	}
+	fmt.Fprintf(i.out, "  %s failover --pause  # or the preferred director gets control back by itself, soon\n", all)
 	fmt.Fprintf(i.out, "  %s drill --switch %s --truth %s sigkill\n", all, r.Switch, r.Truth)
 }
 
