@@ -83,9 +83,9 @@ var deeds = []string{
 	"freeze active", "freeze active", "freeze standby", "freeze host of active",
 	"cut peers", "cut peers one way", "cut active from recorders", "cut active from a recorder", "cut active from voters one way",
 	"isolate active", "isolate active", "isolate standby", "mute active", "deafen active",
-	"cut active from switch", "cut standby from switch",
+	"cut active from switch", "cut standby from switch", "cut standby from a recorder", "slow active",
 	"kill a recorder", "kill recorders", "freeze a recorder", "isolate a recorder",
-	"kill a watchdog", "stop active", "hand over", "hand over",
+	"kill a watchdog", "stop active", "switch hangs up", "hand over", "hand over",
 }
 
 // begin is when the first fault may come: the preferred director leads, and the
@@ -99,7 +99,75 @@ func (p plan) begin() time.Duration {
 func (p plan) last() time.Duration {
 	return p.begin() + 2*pair.Profiles[p.profile].LV + 200*time.Millisecond
 }
-func (p plan) healed() time.Duration { return p.last() + 600*time.Millisecond }
+func (p plan) healed() time.Duration {
+	end := p.last() + 600*time.Millisecond
+	for _, k := range p.strikes {
+		end = max(end, k.at+k.lasts)
+	}
+	return end
+}
+
+// plots are faults that are dangerous together: what somebody forgets by a
+// restart while the other one relies on it, and what arrives long after it was
+// sent where nobody else has been since. About how long each lasts is left to
+// chance.
+var plots = []func(*rand.Rand, plan) []strike{
+	func(r *rand.Rand, p plan) []strike { // a promise is forgotten, the voters are free, and its holder has nothing else
+		lv, at, pick := pair.Profiles[p.profile].LV, p.begin(), r.IntN(12)
+		alone := at + around(r, lv+lv/4)
+		return []strike{
+			{at: at, deed: "cut active from recorders", lasts: around(r, 3*lv), pick: pick},
+			{at: alone, deed: "kill standby"},
+			{at: alone + around(r, lv/50), deed: "cut peers", lasts: around(r, 2*lv)},
+		}
+	},
+	func(r *rand.Rand, p plan) []strike { // leases are forgotten while their holder cannot be heard, and nobody has promised it anything
+		lv, at := pair.Profiles[p.profile].LV, p.begin()
+		alone := at + lv + around(r, lv/2)
+		return []strike{
+			{at: at, deed: "cut peers", lasts: 4 * lv},
+			{at: alone, deed: "isolate active", lasts: around(r, 2*lv)},
+			{at: alone + around(r, lv/50), deed: "kill recorders", lasts: respawn},
+		}
+	},
+	func(r *rand.Rand, p plan) []strike { // one that only the switch still reaches has something to do
+		lv, at := pair.Profiles[p.profile].LV, p.begin()
+		return []strike{
+			{at: at, deed: "cut peers", lasts: 4 * lv},
+			{at: at, deed: "cut active from recorders", lasts: 4 * lv},
+			{at: at + lv + around(r, lv), deed: "switch hangs up"},
+		}
+	},
+	func(r *rand.Rand, p plan) []strike { // a fence arrives late at a recorder that its successor cannot reach
+		lv, at, pick := pair.Profiles[p.profile].LV, p.begin(), r.IntN(12)
+		return []strike{
+			{at: at, deed: "cut standby from a recorder", lasts: 5 * lv, pick: pick},
+			{at: at, deed: "kill a recorder", lasts: respawn, pick: pick},
+			{at: at + 10*time.Millisecond, moment: "fence", nth: 1, deed: "freeze host of active", lasts: 2*lv + around(r, lv)},
+		}
+	},
+	func(r *rand.Rand, p plan) []strike { // one gives way while what it said is still under way
+		at, pick := p.begin(), r.IntN(12)
+		return []strike{
+			{at: at, deed: "cut standby from a recorder", lasts: around(r, time.Second), pick: pick},
+			{at: at, moment: "order", nth: 1 + r.IntN(2), deed: "slow active", lasts: around(r, 100*time.Millisecond)},
+			{at: at, moment: "order", nth: 1 + r.IntN(2), after: around(r, time.Millisecond), deed: "hand over"},
+		}
+	},
+	func(r *rand.Rand, p plan) []strike { // everybody begins again, and one of them does not reach the voters
+		lv, at := pair.Profiles[p.profile].LV, p.begin()
+		return []strike{
+			{at: at, deed: "kill both"},
+			{at: at, deed: "kill a watchdog", lasts: around(r, 2*lv), pick: r.IntN(2)},
+			{at: at + around(r, lv), deed: "cut active from recorders", lasts: around(r, 2*lv)},
+		}
+	},
+}
+
+// around is something between half and one and a half of d.
+func around(r *rand.Rand, d time.Duration) time.Duration {
+	return d/2 + time.Duration(r.Int64N(int64(d)))
+}
 
 func newPlan(seed uint64) plan {
 	r := rand.New(rand.NewPCG(seed, 0x7a11de3))
@@ -119,7 +187,10 @@ func newPlan(seed uint64) plan {
 	case 1:
 		p.noise = noise{spread: 20 * time.Millisecond, loss: 0.03, tail: 0.05, twice: 0.1}
 	}
-	for range 1 + r.IntN(4) {
+	if r.IntN(2) == 0 {
+		p.strikes = plots[r.IntN(len(plots))](r, p)
+	}
+	for range 1 + r.IntN(4) - min(len(p.strikes), 1) {
 		p.strikes = append(p.strikes, newStrike(r, p))
 	}
 	for range r.IntN(3) {
@@ -266,6 +337,10 @@ func (s *sim) do(k strike, active, standby *seat, lasts time.Duration) func() {
 		return s.cutting(ways(active.host, s.recorderHosts()...))
 	case "cut active from a recorder":
 		return s.cutting(ways(active.host, recorder.host))
+	case "cut standby from a recorder":
+		return s.cutting(ways(standby.host, recorder.host))
+	case "slow active":
+		return s.slowing(active.host)
 	case "cut active from voters one way":
 		if k.pick%2 == 0 {
 			return s.cutting(outward(active.host, s.recorderHosts()...))
@@ -297,6 +372,9 @@ func (s *sim) do(k strike, active, standby *seat, lasts time.Duration) func() {
 		return s.cutting(ways(recorder.host, s.hosts(recorder.host)...))
 	case "kill a watchdog":
 		return s.killed(max(lasts, respawn), s.seats[k.pick%2].watchdog)
+	case "switch hangs up":
+		s.exchange.hangUp()
+		return nil
 	case "stop active":
 		s.stop(active.director)
 		return nil
@@ -332,6 +410,18 @@ func (s *sim) freezing(places ...*place) func() {
 	}
 }
 
+// slowing lets whatever leaves a host take about as long as an order may.
+func (s *sim) slowing(host string) func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow[host]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.slow[host]--
+	}
+}
+
 func (s *sim) cutting(ways []way) func() {
 	s.cut(ways...)
 	return func() { s.heal(ways...) }
@@ -355,6 +445,7 @@ func (s *sim) mend() {
 	s.note("FAULT", "all faults are over")
 	s.mu.Lock()
 	clear(s.armed)
+	clear(s.slow)
 	var cut []way
 	for w := range s.cuts {
 		cut = append(cut, w)

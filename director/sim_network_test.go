@@ -232,12 +232,21 @@ func (s *sim) fate(from, to *place, what string) fate {
 	if r.Float64() < n.tail {
 		f.delay += time.Duration(r.Int64N(int64(300 * time.Millisecond)))
 	}
+	if s.isSlow(from.host) {
+		f.delay += time.Duration(r.Int64N(int64(s.timing.F)))
+	}
 	f.lost = r.Float64() < n.loss
 	f.stubborn = r.IntN(2) == 0
 	if r.Float64() < n.twice {
 		f.twice = time.Duration(1 + r.Int64N(int64(400*time.Millisecond)))
 	}
 	return f
+}
+
+func (s *sim) isSlow(host string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slow[host] > 0
 }
 
 // carry brings something to another host; false: it never arrives.

@@ -181,6 +181,7 @@ func (seat *seat) watch(p *process) http.Handler {
 			}
 			return nil
 		},
+		Clock: p.clock,
 	}, s.logger(p.place.name))
 	go w.Run(p.ctx)
 	return w.Handler()

@@ -95,6 +95,16 @@ func (x *exchange) toggle(n int) {
 	}
 }
 
+// hangUp ends every dialog, for no reason.
+func (x *exchange) hangUp() {
+	x.sim.mu.Lock()
+	defer x.sim.mu.Unlock()
+	for id, d := range x.dialogs {
+		delete(x.dialogs, id)
+		x.tellLocked(d, provider.Dropped{Channel: id, Cause: "whim"})
+	}
+}
+
 func (x *exchange) logged(id call.ChannelID) bool {
 	for _, a := range x.agents {
 		if slices.ContainsFunc(a.channels, func(ch provider.Channel) bool { return ch.ID == id }) {
@@ -303,7 +313,7 @@ func (o *outlet) allowed() error {
 }
 
 func (o *outlet) hangUp(d note1) {
-	if o.allowed() != nil {
+	if !o.sim.sabotage.is(hangsUp) && o.allowed() != nil {
 		return
 	}
 	w := o.sim.checked(o.process)

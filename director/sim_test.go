@@ -41,7 +41,8 @@ type sim struct {
 	mu        sync.Mutex // never held while anybody waits
 	pids      int
 	cuts      map[way]chan struct{}
-	armed     map[int]int // strikes that wait for a moment: how many such moments are still to pass
+	slow      map[string]int // hosts whose packets take their time
+	armed     map[int]int    // strikes that wait for a moment: how many such moments are still to pass
 	owners    map[authority.Epoch]string
 	acted     authority.Epoch          // the highest whose holder was past its guard
 	unproven  map[authority.Epoch]bool // begun or kept without proof, which is said in status
@@ -92,7 +93,7 @@ func simDir(t *testing.T) string {
 func newSim(seed uint64, sabotage sabotage, dir string) *sim {
 	s := &sim{
 		seed: seed, plan: newPlan(seed), sabotage: sabotage, dir: dir, began: time.Now(),
-		places: make(map[string]*place), cuts: make(map[way]chan struct{}), armed: make(map[int]int),
+		places: make(map[string]*place), cuts: make(map[way]chan struct{}), armed: make(map[int]int), slow: make(map[string]int),
 		owners: make(map[authority.Epoch]string), unproven: make(map[authority.Epoch]bool),
 	}
 	s.timing = pair.Profiles[s.plan.profile]
@@ -245,7 +246,7 @@ func TestSimulation(t *testing.T) {
 					if seed >= first+uint64(seeds) {
 						return
 					}
-					v := play(t, seed, "")
+					v := play(t, seed, sabotage(os.Getenv("TANDEM_SIM_SABOTAGE")))
 					simulated.Add(int64(v.lasted))
 					if v.broken != "" || os.Getenv("TANDEM_SIM_SEED") != "" {
 						report(t, seed, v)
