@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -261,8 +260,9 @@ func favour() error {
 	return nil
 }
 
-// start brings every daemon up, the switch last: agents log on when there is
-// a choice of recorders.
+// start brings every daemon up, the switch after the director that leads:
+// agents log on when there is a choice of recorders. Of a pair none leads as
+// soon as it is up.
 func (f *floor) start(ctx context.Context) error {
 	for _, m := range append(slices.Clone(f.directors), f.sim) {
 		if err := m.do(favour); err != nil { // the host's thread, and what it starts
@@ -275,8 +275,11 @@ func (f *floor) start(ctx context.Context) error {
 		}
 	}
 	if f.scenario.Pair != nil {
-		// The switch was there before; directors that do not find it wait before they try again.
-		return cmp.Or(f.startSwitch(ctx), f.startPair(ctx))
+		// The switch comes first: directors that do not find it wait before they try again.
+		if err := f.startSwitch(ctx); err != nil {
+			return err
+		}
+		return f.startPair(ctx)
 	}
 	if err := f.directors[0].do(f.directors[0].daemon.Start); err != nil {
 		return err

@@ -1,8 +1,8 @@
 // Package lab is a trading floor on hosts of its own within this machine: a
-// switch, a director and recorders as real processes, each in a network
-// namespace, joined by a media network and a management network whose cables
-// can be pulled one by one. It breaks them on purpose and measures what that
-// costs. It needs root, and touches nothing outside its namespaces but its
+// switch, a director or a pair of them with their watchdogs, and recorders, as
+// real processes, each host in a network namespace, joined by a media network
+// and a management network whose cables can be pulled one by one. It breaks
+// them on purpose and measures what that costs. It needs root, and touches nothing outside its namespaces but its
 // directory.
 package lab
 

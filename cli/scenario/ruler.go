@@ -42,7 +42,8 @@ type ruler struct {
 	pair  *Pair
 	first int      // index of the director in charge when it begins
 	voter []string // the recorder that is the victim, if one is
-	epoch uint64   // of whoever leads when the fault begins
+	lead  int      // index of the one in charge when the fault begins
+	epoch uint64   // its epoch
 }
 
 // playPair plays such a scenario from begin to end.
@@ -60,9 +61,14 @@ func (p *player) playPair() error {
 	return nil
 }
 
-// await waits for one director in charge that everybody is behind.
+// await waits for one director in charge that everybody is behind, and notes
+// which one and its epoch.
 func (r *ruler) await() error {
-	if !r.until(r.pace.Attach, func() bool { _, _, ok := r.settled(); return ok }) {
+	ok := r.until(r.pace.Attach, func() (ok bool) {
+		r.lead, r.epoch, ok = r.settled()
+		return ok
+	})
+	if !ok && r.ctx.Err() == nil {
 		return fmt.Errorf("within %v: no director leads with the other one behind it", r.pace.Attach)
 	}
 	return r.ctx.Err()
@@ -84,17 +90,16 @@ func (r *ruler) settled() (leader int, epoch uint64, ok bool) {
 
 // prepare does what comes before the fault.
 func (r *ruler) prepare() error {
-	r.first, _, _ = r.settled()
 	r.voter = r.fault.Victims
+	if err := r.await(); err != nil {
+		return err
+	}
+	r.first = r.lead
 	if err := r.do(r.pair.Before); err != nil {
 		return err
 	}
-	ok := r.until(r.pace.Steady, func() (ok bool) {
-		_, r.epoch, ok = r.settled()
-		return ok
-	})
-	if !ok && r.ctx.Err() == nil {
-		return fmt.Errorf("within %v of what comes before the fault: no director leads with the other one behind it", r.pace.Steady)
+	if err := r.await(); err != nil {
+		return err
 	}
 	ids, err := r.floor.Channels(r.ctx, "")
 	for _, id := range ids {
@@ -106,7 +111,7 @@ func (r *ruler) prepare() error {
 // strike does the fault and waits for what comes of it.
 func (r *ruler) strike() error {
 	wanted := r.name(r.pair.Leads)
-	rule := &Rule{Takeover: -1, Wanted: wanted, Stays: wanted == r.incumbent()}
+	rule := &Rule{Takeover: -1, Wanted: wanted, Stays: wanted == r.floor.Members().Directors[r.lead]}
 	r.fault.Rule = rule
 	legs, _ := r.floor.Legs(r.ctx)
 	invites, byes, err := r.floor.Dialled(r.ctx)
@@ -171,18 +176,6 @@ func (r *ruler) succeeded() (bool, error) {
 		r.fault.Rule.Takeover = first.At.Sub(r.fault.At)
 	}
 	return ok, nil
-}
-
-// incumbent is who led when the fault began.
-func (r *ruler) incumbent() string {
-	if promotes(r.pair.Before) {
-		return r.name(Standby)
-	}
-	return r.name(Leader)
-}
-
-func promotes(steps []Step) bool {
-	return slices.ContainsFunc(steps, func(s Step) bool { return s.Do == Promote })
 }
 
 // leads is who says that it is in charge, if only one does.
