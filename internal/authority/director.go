@@ -364,14 +364,17 @@ func (d Director) said(c Config, in Said, now Instant) (Director, []Send) {
 	return d, nil
 }
 
-// learn notes a higher epoch. Whoever has authority under a lower one has
-// been succeeded, whatever its leases say; whoever seeks it must seek higher.
+// learn notes a higher epoch. Whoever has authority under a lower one, or had
+// it, has been succeeded, whatever its leases say and whatever it has begun to
+// seek since; whoever seeks it must seek higher.
 func (d Director) learn(e Epoch, now Instant) Director {
 	if e <= d.Seen {
 		return d
 	}
 	d.Seen = e
 	switch {
+	case d.Phase == Linger && e.Side() != d.Epoch.Side():
+		d = d.forget().enter(Passive, now)
 	case e <= d.Epoch:
 	case d.Phase.Holds() || d.Phase == Linger:
 		d = d.forget().enter(Passive, now)
