@@ -107,8 +107,9 @@ func (f *floor) deaf(now time.Time, r *recorder, heard time.Time) {
 }
 
 // probe asks the switch again for channels that are attached and dead: the
-// switch may have forgotten their dialogs. When most of a recorder's channels
-// are dead it is not the switch.
+// switch may have forgotten their dialogs, and an adopted one may have ended
+// while nobody was there to hear it. When most of a recorder's channels are
+// dead it is not the switch.
 func (f *floor) probe(now time.Time, r *recorder, dead []string) {
 	if !f.link.up {
 		return // it is the switch that is away
@@ -129,7 +130,7 @@ func (f *floor) probe(now time.Time, r *recorder, dead []string) {
 	}
 	for _, id := range dead {
 		ch := f.channels[call.ChannelID(id)]
-		if ch == nil || ch.recorder != r.name || !ch.moved() || now.Sub(ch.probed) < mediaDead || now.Sub(ch.attached) < mediaDead {
+		if ch == nil || ch.recorder != r.name || !ch.moved() || now.Sub(ch.probed) < mediaDead || !ch.hearsay && now.Sub(ch.attached) < mediaDead {
 			continue
 		}
 		f.log.Warn("channel is dead, asking the switch again", "channel", ch.ID, "recorder", r.name)

@@ -280,6 +280,11 @@ func (s *sim) strike(k strike) {
 		return
 	}
 	active, standby := s.holder()
+	s.mu.Lock()
+	if !s.struck {
+		s.struck, s.epochs = true, 0
+	}
+	s.mu.Unlock()
 	lasts := k.lasts
 	if k.edge > 0 {
 		end := s.until(active)

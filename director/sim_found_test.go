@@ -78,3 +78,33 @@ func TestStaleDialogClosesNothing(t *testing.T) {
 		t.Error("rec-2 may not let go although the media has moved")
 	}
 }
+
+// An adopted dialog may have ended while no director was there to hear of it:
+// as soon as its recorder finds the channel dead the switch is asked.
+func TestDeadAdoptedDialogIsAskedForAtOnce(t *testing.T) {
+	r := started(t, "rec-1")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	id := mixID("s1", 1)
+	stale := r.dialogs[id]
+	r.restartDirector()
+	r.tell(logOn("s1", r.now)...)
+	r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{})
+	r.tell(logOn("s1", r.now)...)
+	r.tell(provider.SnapshotEnd{})
+	r.settle()
+	r.wantAttached(id)
+	report := &tandemv1.Load{Ready: true, Channels: 2, MaxChannels: 1000, DeadChannels: []string{string(id)}}
+	r.f.recorderReports(r.now, "rec-1", report)
+	r.act()
+	if at := r.asked[id]; at.Endpoint != stale {
+		t.Fatalf("the switch is asked for %v, want %v", at.Endpoint, stale)
+	}
+	r.settle()
+	r.pass(beat)
+	r.f.recorderReports(r.now, "rec-1", report)
+	r.act()
+	if _, again := r.asked[id]; again {
+		t.Error("asked again although the switch has just answered")
+	}
+}

@@ -71,7 +71,7 @@ func (s *sim) lookLocked() {
 		if p.orders.acting {
 			acting = append(acting, p)
 			if p.orders.epoch > s.acted {
-				s.acted = p.orders.epoch
+				s.acted, s.epochs = p.orders.epoch, s.epochs+1
 			}
 		}
 	}
@@ -154,48 +154,47 @@ func (s *sim) unrest() string {
 	switch {
 	case leader == nil:
 		return "nobody acts"
-	case leader != s.directors[0] && s.damped() == "":
+	case leader != s.directors[0]:
 		return leader.name + " has not handed back"
 	}
 	return s.unattached()
 }
 
-// damped is why control may stay where it is: the watchdog waits for longer
-// than this run lasts, after control went back and forth. It is asked with the
-// simulation's mutex held.
-func (s *sim) damped() string { return s.reluctant }
-
 // unattached names a channel that is not attached exactly once where exactly
 // one recorder holds it. The simulation's mutex is held.
 func (s *sim) unattached() string {
-	want := make(map[call.ChannelID]bool)
 	for _, a := range s.exchange.agents {
 		for _, ch := range a.channels {
-			want[ch.ID] = a.on
-		}
-	}
-	for id, on := range want {
-		held, dialog, at := 0, "", provider.Endpoint{}
-		for _, b := range s.recorders {
-			if h, e := b.holds(string(id)); h != nil {
-				held++
-				dialog, at = string(h.GetDialog()), e
+			if why := s.astray(ch.ID, a.on); why != "" {
+				return why
 			}
 		}
-		d := s.exchange.dialogs[id]
-		switch {
-		case !on && (held > 0 || d != nil):
-			return fmt.Sprintf("%s: nobody is logged on, %d recorders hold it, attached %v", id, held, d != nil)
-		case !on:
-		case held != 1:
-			return fmt.Sprintf("%s: %d recorders hold it", id, held)
-		case d == nil:
-			return fmt.Sprintf("%s is not attached", id)
-		case d.to != at:
-			return fmt.Sprintf("%s: the switch sends to %v, it is held at %v", id, d.to, at)
-		case !strings.Contains(dialog, d.id):
-			return fmt.Sprintf("%s: the dialog is %s, its recorder keeps %q", id, d.id, dialog)
+	}
+	return ""
+}
+
+// astray is what is wrong with one channel.
+func (s *sim) astray(id call.ChannelID, on bool) string {
+	held, dialog, at := 0, "", provider.Endpoint{}
+	for _, b := range s.recorders {
+		if h, e := b.holds(string(id)); h != nil {
+			held++
+			dialog, at = string(h.GetDialog()), e
 		}
+	}
+	d := s.exchange.dialogs[id]
+	switch {
+	case !on && (held > 0 || d != nil):
+		return fmt.Sprintf("%s: nobody is logged on, %d recorders hold it, attached %v", id, held, d != nil)
+	case !on:
+	case held != 1:
+		return fmt.Sprintf("%s: %d recorders hold it", id, held)
+	case d == nil:
+		return fmt.Sprintf("%s is not attached", id)
+	case d.to != at:
+		return fmt.Sprintf("%s: the switch sends to %v, it is held at %v", id, d.to, at)
+	case !strings.Contains(dialog, d.id):
+		return fmt.Sprintf("%s: the dialog is %s, its recorder keeps %q", id, d.id, dialog)
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ import (
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/director/provider"
 	"tandem/internal/authority"
+	"tandem/internal/call"
 	"tandem/internal/voter"
 )
 
@@ -31,12 +32,13 @@ type booth struct {
 	port int
 
 	// Guarded by the simulation's mutex.
-	held  map[string]*tandemv1.HeldChannel
-	epoch authority.Epoch // the highest obeyed or leased, by any of its processes
+	held   map[string]*tandemv1.HeldChannel
+	silent map[string]time.Time // since when the switch does not send to a channel
+	epoch  authority.Epoch      // the highest obeyed or leased, by any of its processes
 }
 
 func (s *sim) addBooth(name string, recorder bool) *booth {
-	b := &booth{sim: s, file: filepath.Join(s.dir, name+".json"), held: make(map[string]*tandemv1.HeldChannel)}
+	b := &booth{sim: s, file: filepath.Join(s.dir, name+".json"), held: make(map[string]*tandemv1.HeldChannel), silent: make(map[string]time.Time)}
 	b.place = s.addPlace(name, name, name+":7402", func(p *process) http.Handler { return b.boot(p, recorder) })
 	return b
 }
@@ -204,7 +206,7 @@ func (r *recording) Watch(ctx context.Context, _ *connect.Request[tandemv1.Watch
 		m := &tandemv1.WatchResponse{Sequence: n, Epoch: uint64(epoch), BootId: fmt.Sprint(r.name, "-", r.process.pid), Nonce: r.keeper.Nonce()}
 		if n%10 == 1 {
 			r.sim.mu.Lock()
-			m.Load = &tandemv1.Load{Ready: true, Channels: uint32(len(r.held)), MaxChannels: 1000}
+			m.Load = &tandemv1.Load{Ready: true, Channels: uint32(len(r.held)), MaxChannels: 1000, DeadChannels: r.deadLocked()}
 			r.sim.mu.Unlock()
 		}
 		if err := stream.Send(m); err != nil {
@@ -216,6 +218,28 @@ func (r *recording) Watch(ctx context.Context, _ *connect.Request[tandemv1.Watch
 		case <-tick.C:
 		}
 	}
+}
+
+// mediaDeadHere is after how long without media a channel is dead; recorders
+// wait longer.
+const mediaDeadHere = 2 * time.Second
+
+// deadLocked are the channels with a dialog to which the switch sends nothing.
+func (b *booth) deadLocked() []string {
+	var dead []string
+	for _, id := range slices.Sorted(maps.Keys(b.held)) {
+		_, at := b.holds(id)
+		if d := b.sim.exchange.dialogs[call.ChannelID(id)]; d != nil && d.to == at || len(b.held[id].GetDialog()) == 0 {
+			delete(b.silent, id)
+			continue
+		}
+		if since, known := b.silent[id]; !known {
+			b.silent[id] = time.Now()
+		} else if time.Since(since) > mediaDeadHere {
+			dead = append(dead, id)
+		}
+	}
+	return dead
 }
 
 // holds is the channel as the recorder holds it, nil if it does not. The

@@ -257,7 +257,7 @@ func TestSimulatedSabotage(t *testing.T) {
 				t.Skip("other rules keep it from showing here; the search of internal/authority sees it")
 			}
 			for seed := uint64(1); seed <= sabotageSeeds; seed++ {
-				v := play(t, seed, c.sabotage)
+				v := play(t, seed, newPlan(seed), c.sabotage)
 				if v.broken == "" {
 					continue
 				}

@@ -342,7 +342,7 @@ func (s *sim) recorderHosts() []string {
 	return all
 }
 
-func (s *sim) describe() string {
+func (p plan) String() string {
 	return fmt.Sprintf("profile %s, %d voters, %d recorders, %d agents, isolated = %s, spread %v, loss %.3f, tail %.3f, twice %.3f",
-		s.plan.profile, s.plan.voters, s.plan.recorders, s.plan.agents, s.plan.isolated, s.plan.noise.spread, s.plan.noise.loss, s.plan.noise.tail, s.plan.noise.twice)
+		p.profile, p.voters, p.recorders, p.agents, p.isolated, p.noise.spread, p.noise.loss, p.noise.tail, p.noise.twice)
 }

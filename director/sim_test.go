@@ -46,8 +46,10 @@ type sim struct {
 	owners    map[authority.Epoch]string
 	acted     authority.Epoch          // the highest whose holder was past its guard
 	unproven  map[authority.Epoch]bool // begun or kept without proof, which is said in status
+	struck    bool
 	over      bool
 	orders    int
+	epochs    int
 	messages  int
 	broken    string
 	timeline  []line
@@ -56,26 +58,24 @@ type sim struct {
 
 // verdict is what came of a run.
 type verdict struct {
-	broken    string // "": nothing
-	lasted    time.Duration
-	settled   time.Duration // after the last fault
-	takeovers int
-	orders    int
-	messages  int
-	damped    bool
-	timeline  []line
-	site      string
+	broken   string // "": nothing
+	lasted   time.Duration
+	epochs   int // that somebody acted under, after the first fault
+	orders   int // that were obeyed
+	messages int
+	timeline []line
+	plan     plan
 }
 
 // calm is for how long all must have been well.
 const calm = 300 * time.Millisecond
 
-// run plays a seed in a bubble.
-func play(t *testing.T, seed uint64, sabotage sabotage) (v verdict) {
+// play plays a plan in a bubble.
+func play(t *testing.T, seed uint64, plan plan, sabotage sabotage) (v verdict) {
 	dir := simDir(t)
 	defer os.RemoveAll(dir)
 	synctest.Test(t, func(t *testing.T) {
-		s := newSim(seed, sabotage, dir)
+		s := newSim(seed, plan, sabotage, dir)
 		v = s.run()
 	})
 	return v
@@ -90,9 +90,9 @@ func simDir(t *testing.T) string {
 	return dir
 }
 
-func newSim(seed uint64, sabotage sabotage, dir string) *sim {
+func newSim(seed uint64, plan plan, sabotage sabotage, dir string) *sim {
 	s := &sim{
-		seed: seed, plan: newPlan(seed), sabotage: sabotage, dir: dir, began: time.Now(),
+		seed: seed, plan: plan, sabotage: sabotage, dir: dir, began: time.Now(),
 		places: make(map[string]*place), cuts: make(map[way]chan struct{}), armed: make(map[int]int), slow: make(map[string]int),
 		owners: make(map[authority.Epoch]string), unproven: make(map[authority.Epoch]bool),
 	}
@@ -122,8 +122,11 @@ func newSim(seed uint64, sabotage sabotage, dir string) *sim {
 
 // run lets the site begin, fail, and come to rest.
 func (s *sim) run() verdict {
-	for _, at := range s.order {
-		s.restart(at)
+	for _, at := range s.order { // nothing is to come at the same instant twice
+		go func() {
+			time.Sleep(time.Duration(s.chance("start", at.name).Int64N(int64(20 * time.Millisecond))))
+			s.restart(at)
+		}()
 	}
 	s.strikeAll()
 	for time.Since(s.began) < s.plan.healed() && s.whole() {
@@ -200,8 +203,7 @@ const farEnd = time.Minute
 func (s *sim) verdict() verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := verdict{broken: s.broken, lasted: time.Since(s.began), orders: s.orders, messages: s.messages, timeline: s.timeline, site: s.describe()}
-	return v
+	return verdict{broken: s.broken, lasted: time.Since(s.began), epochs: s.epochs, orders: s.orders, messages: s.messages, timeline: s.timeline, plan: s.plan}
 }
 
 // story is the timeline as people read it.
@@ -246,7 +248,7 @@ func TestSimulation(t *testing.T) {
 					if seed >= first+uint64(seeds) {
 						return
 					}
-					v := play(t, seed, sabotage(os.Getenv("TANDEM_SIM_SABOTAGE")))
+					v := play(t, seed, newPlan(seed), sabotage(os.Getenv("TANDEM_SIM_SABOTAGE")))
 					simulated.Add(int64(v.lasted))
 					if v.broken != "" || os.Getenv("TANDEM_SIM_SEED") != "" {
 						report(t, seed, v)
@@ -260,12 +262,12 @@ func TestSimulation(t *testing.T) {
 
 func report(t *testing.T, seed uint64, v verdict) {
 	var strikes strings.Builder
-	for _, k := range newPlan(seed).strikes {
+	for _, k := range v.plan.strikes {
 		fmt.Fprintf(&strikes, "  %s\n", k)
 	}
 	show := t.Logf
 	if v.broken != "" {
 		show = t.Errorf
 	}
-	show("seed %d: %s\n%s\n%s%s\nreplay: TANDEM_SIM_SEED=%d go test -run TestSimulation -v ./director", seed, v.broken, v.site, strikes.String(), v.story(), seed)
+	show("seed %d: %s\n%s\n%s%s\nreplay: TANDEM_SIM_SEED=%d go test -run TestSimulation -v ./director", seed, v.broken, v.plan, strikes.String(), v.story(), seed)
 }
