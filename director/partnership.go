@@ -137,12 +137,23 @@ func (p *partnership) able() (bool, string) {
 // enthrone implements office.
 func (p *partnership) enthrone(epoch uint64) {
 	p.beat(p.report()) // should the process end now, this is what is to be released
-	p.director.loop().post(func(now time.Time, f *floor) { f.enthrone(now, epoch) })
+	p.reigning(func(now time.Time, f *floor) { f.enthrone(now, epoch) })
+}
+
+// reigning has the floor of the present reign do something, unless that is
+// about to end: its picture is old, and the next one is told again.
+func (p *partnership) reigning(do func(now time.Time, f *floor)) {
+	r := p.director.reign.Load()
+	select {
+	case <-r.over:
+	default:
+		r.loop.post(do)
+	}
 }
 
 // lead implements office.
 func (p *partnership) lead(epoch uint64) {
-	p.director.loop().post(func(now time.Time, f *floor) { f.guarded(now, epoch) })
+	p.reigning(func(now time.Time, f *floor) { f.guarded(now, epoch) })
 }
 
 // abdicate implements office.

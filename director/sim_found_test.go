@@ -14,21 +14,7 @@ import (
 // What a director reports as its epoch is released on its behalf when its
 // process ends: it must be its own, or none.
 func TestReportNamesNoEpochOfThePeer(t *testing.T) {
-	cfg := testConfig(RecorderConfig{Name: "rec-1", Address: "rec-1:7402"})
-	cfg.Failover.Preferred, cfg.Failover.Peer, cfg.Failover.Voters = true, "dir-b:7401", []string{"rec-1:7402"}
-	clock := func() authority.Instant { return 1 }
-	d, err := assemble(cfg, world{
-		client: func() client { return &wire{} }, clock: clock,
-		platform: func(unigy.Config, func(provider.Event)) (platform, error) { return &outlet{}, nil },
-	}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := d.newReign()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.reign.Store(first)
+	d, clock := assembled(t)
 	for _, c := range []struct {
 		director authority.Director
 		want     uint64
@@ -44,6 +30,48 @@ func TestReportNamesNoEpochOfThePeer(t *testing.T) {
 			t.Errorf("%s that has seen %d: reports epoch %d, want %d", c.director.Phase, c.director.Seen, got, c.want)
 		}
 	}
+}
+
+// A reign that is to end, and still waits for somebody, is not put in charge:
+// what another director did since is not in its picture.
+func TestEndedReignIsNotEnthroned(t *testing.T) {
+	d, _ := assembled(t)
+	old := d.loop()
+	d.pair.abdicate()
+	d.pair.enthrone(4)
+	d.pair.lead(4)
+	if n := len(old.inbox); n != 0 {
+		t.Errorf("told %d times", n)
+	}
+	next, err := d.newReign()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.reign.Store(next)
+	d.pair.enthrone(4)
+	if n := len(next.loop.inbox); n != 1 {
+		t.Errorf("the next one is told %d times, want 1", n)
+	}
+}
+
+// assembled is a director of a pair of which nothing runs.
+func assembled(t *testing.T) (*director, func() authority.Instant) {
+	cfg := testConfig(RecorderConfig{Name: "rec-1", Address: "rec-1:7402"})
+	cfg.Failover.Preferred, cfg.Failover.Peer, cfg.Failover.Voters = true, "dir-b:7401", []string{"rec-1:7402"}
+	clock := func() authority.Instant { return 1 }
+	d, err := assemble(cfg, world{
+		client: func() client { return &wire{} }, clock: clock,
+		platform: func(unigy.Config, func(provider.Event)) (platform, error) { return &outlet{}, nil },
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := d.newReign()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.reign.Store(first)
+	return d, clock
 }
 
 // A channel was being moved when the director died and the recorder that it

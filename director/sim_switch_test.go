@@ -179,6 +179,7 @@ type outlet struct {
 	cfg     unigy.Config
 	emit    func(provider.Event)
 	tasks   sync.WaitGroup
+	ending  chan struct{} // closed when Run is to end
 
 	// Guarded by the simulation's mutex.
 	mine    map[call.ChannelID]note1
@@ -199,7 +200,7 @@ func (n note1) blob() []byte {
 }
 
 func (s *sim) newOutlet(p *process, cfg unigy.Config, emit func(provider.Event)) *outlet {
-	return &outlet{sim: s, process: p, cfg: cfg, emit: emit, mine: make(map[call.ChannelID]note1), run: make(map[call.ChannelID]int)}
+	return &outlet{sim: s, process: p, cfg: cfg, emit: emit, ending: make(chan struct{}), mine: make(map[call.ChannelID]note1), run: make(map[call.ChannelID]int)}
 }
 
 func (o *outlet) SIPAddr() netip.AddrPort { return netip.MustParseAddrPort("127.0.0.1:5070") }
@@ -273,6 +274,8 @@ func (o *outlet) ask(d note1, again bool) error {
 		case <-give.C:
 			return errNoAnswer
 		case <-o.process.dead:
+			return errDead
+		case <-o.ending:
 			return errDead
 		case <-repeat.C:
 			if o.allowed() == nil {
@@ -378,6 +381,7 @@ func (o *outlet) Run(ctx context.Context) error {
 	o.sim.mu.Lock()
 	o.stopped = true
 	o.sim.mu.Unlock()
+	close(o.ending)
 	o.tasks.Wait()
 	return nil
 }
