@@ -22,9 +22,9 @@ build: ## all programs, into bin/
 demo: build ## the whole system on loopback: breaks it, shows that nothing was lost
 	@bin/recctl demo
 
-test: ## everything: set-up, format, vet, static checks, generated code, unit, race, fuzz smoke, stories
+test: ## everything: set-up, format, vet, static checks, generated code, unit, race, simulation, fuzz smoke, stories
 	@tools/setup
-	@$(MAKE) --no-print-directory check race fuzz build stories
+	@$(MAKE) --no-print-directory check race sim fuzz build stories
 
 check: ## format, vet, static checks, and that generated code is what make generate makes
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
@@ -40,6 +40,9 @@ race: ## unit tests and simulations under the race detector
 
 unit: ## unit tests only, without the race detector
 	go test ./...
+
+sim: ## a site with two directors against seeded faults, and every rule sabotaged (SEEDS=2000; SEED=7 plays one and shows it)
+	TANDEM_SIM_SEEDS=$(or $(SEEDS),2000) TANDEM_SIM_SEED=$(SEED) TANDEM_SIM_SABOTAGE="$(SABOTAGE)" go test -count=1 -v -timeout 60m -run '^TestSim|^TestNobody' ./director
 
 fuzz: ## every fuzz target for a short while (TIME=3s)
 	@tools/fuzz-smoke $(or $(TIME),3s)

@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -464,9 +465,10 @@ type feed struct {
 	closed chan struct{}
 	once   sync.Once
 
-	trailer http.Header // complete once over is set
+	trailer http.Header // the reader's, complete when it has read to the end
 	queue   []piece     // these are guarded by the simulation's mutex
 	over    bool
+	words   http.Header // the last ones; once over is set nobody writes them
 	last    time.Time
 }
 
@@ -505,17 +507,14 @@ func (f *feed) wake() {
 }
 
 func (f *feed) finish() {
-	_, trailer := split(f.header)
-	f.sim.mu.Lock()
-	for key, values := range trailer {
-		f.trailer[key] = values
-	}
-	for key, values := range f.header {
+	header, last := split(f.header)
+	for key, values := range header {
 		if strings.HasPrefix(key, "Grpc-") {
-			f.trailer[key] = values
+			last[key] = values
 		}
 	}
-	f.over = true
+	f.sim.mu.Lock()
+	f.over, f.words = true, last
 	f.sim.mu.Unlock()
 	f.wake()
 }
@@ -549,6 +548,7 @@ func (f *feed) Read(b []byte) (int, error) {
 			if !f.server.alive() {
 				return 0, errReset
 			}
+			maps.Copy(f.trailer, f.words)
 			return 0, io.EOF
 		}
 		select {

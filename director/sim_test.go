@@ -38,22 +38,21 @@ type sim struct {
 	directors []*place
 	exchange  *exchange
 
-	mu        sync.Mutex // never held while anybody waits
-	pids      int
-	cuts      map[way]chan struct{}
-	slow      map[string]int // hosts whose packets take their time
-	armed     map[int]int    // strikes that wait for a moment: how many such moments are still to pass
-	owners    map[authority.Epoch]string
-	acted     authority.Epoch          // the highest whose holder was past its guard
-	unproven  map[authority.Epoch]bool // begun or kept without proof, which is said in status
-	struck    bool
-	over      bool
-	orders    int
-	epochs    int
-	messages  int
-	broken    string
-	timeline  []line
-	reluctant string
+	mu       sync.Mutex // never held while anybody waits
+	pids     int
+	cuts     map[way]chan struct{}
+	slow     map[string]int // hosts whose packets take their time
+	armed    map[int]int    // strikes that wait for a moment: how many such moments are still to pass
+	owners   map[authority.Epoch]string
+	acted    authority.Epoch          // the highest whose holder was past its guard
+	unproven map[authority.Epoch]bool // begun or kept without proof, which is said in status
+	struck   bool
+	over     bool
+	orders   int
+	epochs   int
+	messages int
+	broken   string
+	timeline []line
 }
 
 // verdict is what came of a run.
@@ -215,16 +214,19 @@ func (v verdict) story() string {
 	return b.String()
 }
 
-// simSeeds is how many seeds a run of the tests plays.
+// simSeeds is how many seeds a run of the tests plays: make sim says more.
 func simSeeds() int {
 	if n, err := strconv.Atoi(os.Getenv("TANDEM_SIM_SEEDS")); err == nil {
 		return n
 	}
 	if raceEnabled {
-		return 100
+		return 20
 	}
-	return 2000
+	return 100
 }
+
+// simulating reports whether this is make sim.
+func simulating() bool { return os.Getenv("TANDEM_SIM_SEEDS") != "" }
 
 // A site that is broken in every way never has two directors in charge, and
 // comes to rest when it is whole again.
@@ -269,5 +271,5 @@ func report(t *testing.T, seed uint64, v verdict) {
 	if v.broken != "" {
 		show = t.Errorf
 	}
-	show("seed %d: %s\n%s\n%s%s\nreplay: TANDEM_SIM_SEED=%d go test -run TestSimulation -v ./director", seed, v.broken, v.plan, strikes.String(), v.story(), seed)
+	show("seed %d: %s\n%s\n%s%s\nreplay: make sim SEED=%d", seed, v.broken, v.plan, strikes.String(), v.story(), seed)
 }
