@@ -6,6 +6,11 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	tandemv1 "tandem/api/tandem/v1"
+	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/authority"
 	"tandem/internal/pair"
 )
 
@@ -243,7 +248,14 @@ func (s *sim) strikeAll() {
 }
 
 // sends meets the strikes that wait for what a process is about to send.
-func (s *sim) sends(p *process, path string, _ []byte) {
+func (s *sim) sends(p *process, path string, body []byte) {
+	if p.director == nil && path == tandemv1connect.VoterServiceReleaseProcedure {
+		var r tandemv1.ReleaseRequest
+		if err := proto.Unmarshal(body, &r); err != nil {
+			s.violated("release", "%s sends what nobody can read: %v", p.place.name, err)
+		}
+		s.released(authority.Epoch(r.GetEpoch()), r.GetBy())
+	}
 	s.mu.Lock()
 	s.messages++
 	s.lookLocked()

@@ -115,7 +115,9 @@ func (s *sim) switched(w writing) {
 	}
 }
 
-// released holds that nobody has an epoch that is released because its process has ended (I8).
+// released holds that nobody has an epoch at the moment at which it is released
+// because its process has ended (I8). When that arrives the next process may
+// have come to the same epoch: a voter tells the two apart.
 func (s *sim) released(epoch authority.Epoch, by string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

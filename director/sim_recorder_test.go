@@ -72,13 +72,6 @@ func (v *polled) Lease(ctx context.Context, r *connect.Request[tandemv1.LeaseReq
 	return res, err
 }
 
-func (v *polled) Release(ctx context.Context, r *connect.Request[tandemv1.ReleaseRequest]) (*connect.Response[tandemv1.ReleaseResponse], error) {
-	if r.Msg.GetReason() != planned {
-		v.booth.sim.released(authority.Epoch(r.Msg.GetEpoch()), r.Msg.GetBy())
-	}
-	return v.VoterServiceHandler.Release(ctx, r)
-}
-
 // follows holds that the voter's epoch never goes back, not by a restart either (I2).
 func (b *booth) follows(k *voter.Keeper) {
 	epoch, holder := k.Seen()
