@@ -47,7 +47,7 @@ sim: ## a site with two directors against seeded faults, and every rule sabotage
 fuzz: ## every fuzz target for a short while (TIME=3s)
 	@tools/fuzz-smoke $(or $(TIME),3s)
 
-search: ## every order of events between two directors and their voters, as far as half an hour reaches
+search: ## every order of events between two directors and their voters, as far as a quarter of an hour reaches
 	go test -count=1 -v -timeout 3h -run 'Search|Sabotage|Heals' ./internal/authority -authority.long
 
 stories: build ## script stories with the real programs, killed and restarted; the lab's short form when root

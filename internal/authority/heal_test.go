@@ -97,7 +97,7 @@ func TestAnyWorldHeals(t *testing.T) {
 	}
 	worlds := 4_000
 	if *long {
-		worlds = 1_000_000
+		worlds = 200_000
 	}
 	for voters := 1; voters <= 3; voters++ {
 		s := newSite(voters, 2, budget{restarts: 1, transfers: 1})

@@ -195,7 +195,7 @@ func TestSearch(t *testing.T) {
 			if f.broken != "" {
 				t.Errorf("broken: %s", f.broken)
 			}
-			if !f.exhausted && !c.long {
+			if !f.exhausted {
 				t.Errorf("not exhausted")
 			}
 		})
