@@ -638,7 +638,7 @@ func (f *floor) batchDone(now time.Time, r *recorder, err error) {
 		r.drain = b.drain
 	}
 	for id, cause := range b.closes {
-		if _, again := r.closes[id]; !again && f.channels[id] == nil {
+		if _, again := r.closes[id]; !again && !f.belongs(id, r) {
 			r.closes[id] = cause
 		}
 	}
@@ -663,6 +663,13 @@ func (f *floor) batchDone(now time.Time, r *recorder, err error) {
 			r.blind = append(r.blind, w)
 		}
 	}
+}
+
+// belongs reports whether a recorder is to hold a channel, or not to let go of
+// it yet.
+func (f *floor) belongs(id call.ChannelID, r *recorder) bool {
+	ch := f.channels[id]
+	return ch != nil && (ch.recorder == r.name || slices.ContainsFunc(ch.leaving, func(p port) bool { return p.recorder == r.name }))
 }
 
 // quiet reports whether every recorder that can be told has been told everything.

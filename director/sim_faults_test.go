@@ -116,57 +116,80 @@ func (p plan) healed() time.Duration {
 // restart while the other one relies on it, and what arrives long after it was
 // sent where nobody else has been since. About how long each lasts is left to
 // chance.
-var plots = []func(*rand.Rand, plan) []strike{
-	func(r *rand.Rand, p plan) []strike { // a promise is forgotten, the voters are free, and its holder has nothing else
-		lv, at, pick := pair.Profiles[p.profile].LV, p.begin(), r.IntN(12)
-		alone := at + around(r, lv+lv/4)
-		return []strike{
-			{at: at, deed: "cut active from recorders", lasts: around(r, 3*lv), pick: pick},
-			{at: alone, deed: "kill standby"},
-			{at: alone + around(r, lv/50), deed: "cut peers", lasts: around(r, 2*lv)},
-		}
-	},
-	func(r *rand.Rand, p plan) []strike { // leases are forgotten while their holder cannot be heard, and nobody has promised it anything
-		lv, at := pair.Profiles[p.profile].LV, p.begin()
-		alone := at + lv + around(r, lv/2)
-		return []strike{
-			{at: at, deed: "cut peers", lasts: 4 * lv},
-			{at: alone, deed: "isolate active", lasts: around(r, 2*lv)},
-			{at: alone + around(r, lv/50), deed: "kill recorders", lasts: respawn},
-		}
-	},
-	func(r *rand.Rand, p plan) []strike { // one that only the switch still reaches has something to do
-		lv, at := pair.Profiles[p.profile].LV, p.begin()
-		return []strike{
-			{at: at, deed: "cut peers", lasts: 4 * lv},
-			{at: at, deed: "cut active from recorders", lasts: 4 * lv},
-			{at: at + lv + around(r, lv), deed: "switch hangs up"},
-		}
-	},
-	func(r *rand.Rand, p plan) []strike { // a fence arrives late at a recorder that its successor cannot reach
-		lv, at, pick := pair.Profiles[p.profile].LV, p.begin(), r.IntN(12)
-		return []strike{
-			{at: at, deed: "cut standby from a recorder", lasts: 5 * lv, pick: pick},
-			{at: at, deed: "kill a recorder", lasts: respawn, pick: pick},
-			{at: at + 10*time.Millisecond, moment: "fence", nth: 1, deed: "freeze host of active", lasts: 2*lv + around(r, lv)},
-		}
-	},
-	func(r *rand.Rand, p plan) []strike { // one gives way while what it said is still under way
-		at, pick := p.begin(), r.IntN(12)
-		return []strike{
-			{at: at, deed: "cut standby from a recorder", lasts: around(r, time.Second), pick: pick},
-			{at: at, moment: "order", nth: 1 + r.IntN(2), deed: "slow active", lasts: around(r, 100*time.Millisecond)},
-			{at: at, moment: "order", nth: 1 + r.IntN(2), after: around(r, time.Millisecond), deed: "hand over"},
-		}
-	},
-	func(r *rand.Rand, p plan) []strike { // everybody begins again, and one of them does not reach the voters
-		lv, at := pair.Profiles[p.profile].LV, p.begin()
-		return []strike{
-			{at: at, deed: "kill both"},
-			{at: at, deed: "kill a watchdog", lasts: around(r, 2*lv), pick: r.IntN(2)},
-			{at: at + around(r, lv), deed: "cut active from recorders", lasts: around(r, 2*lv)},
-		}
-	},
+var plots = []plot{forgottenPromise, forgottenLeases, stranded, lateFence, partingWords, freshStart, minority}
+
+type plot func(*rand.Rand, plan) []strike
+
+// forgottenPromise: a promise is forgotten, the voters are free, and its holder has nothing else.
+func forgottenPromise(r *rand.Rand, p plan) []strike {
+	lv, at, pick := pair.Profiles[p.profile].LV, p.begin(), r.IntN(12)
+	alone := at + around(r, lv+lv/4)
+	return []strike{
+		{at: at, deed: "cut active from recorders", lasts: around(r, 3*lv), pick: pick},
+		{at: alone, deed: "kill standby"},
+		{at: alone + around(r, lv/50), deed: "cut peers", lasts: around(r, 2*lv)},
+	}
+}
+
+// forgottenLeases: leases are forgotten while their holder cannot be heard, and nobody has promised it anything.
+func forgottenLeases(r *rand.Rand, p plan) []strike {
+	lv, at := pair.Profiles[p.profile].LV, p.begin()
+	alone := at + lv + around(r, lv/2)
+	return []strike{
+		{at: at, deed: "cut peers", lasts: 4 * lv},
+		{at: alone, deed: "isolate active", lasts: around(r, 2*lv)},
+		{at: alone + around(r, lv/50), deed: "kill recorders", lasts: respawn},
+	}
+}
+
+// stranded: one that only the switch still reaches has something to do.
+func stranded(r *rand.Rand, p plan) []strike {
+	lv, at := pair.Profiles[p.profile].LV, p.begin()
+	return []strike{
+		{at: at, deed: "cut peers", lasts: 4 * lv},
+		{at: at, deed: "cut active from recorders", lasts: 4 * lv},
+		{at: at + lv + around(r, lv), deed: "switch hangs up"},
+	}
+}
+
+// lateFence: a fence arrives late at a recorder that its successor cannot reach.
+func lateFence(r *rand.Rand, p plan) []strike {
+	lv, at, pick := pair.Profiles[p.profile].LV, p.begin(), r.IntN(12)
+	return []strike{
+		{at: at, deed: "cut standby from a recorder", lasts: 5 * lv, pick: pick},
+		{at: at, deed: "kill a recorder", lasts: respawn, pick: pick},
+		{at: at + 10*time.Millisecond, moment: "fence", nth: 1, deed: "freeze host of active", lasts: lv + around(r, lv)},
+	}
+}
+
+// partingWords: one gives way while what it said is still under way.
+func partingWords(r *rand.Rand, p plan) []strike {
+	at, pick := p.begin(), r.IntN(12)
+	return []strike{
+		{at: at, deed: "cut standby from a recorder", lasts: around(r, time.Second), pick: pick},
+		{at: at, moment: "order", nth: 1 + r.IntN(2), deed: "slow active", lasts: around(r, 100*time.Millisecond)},
+		{at: at, moment: "order", nth: 1 + r.IntN(2), after: around(r, time.Millisecond), deed: "hand over"},
+	}
+}
+
+// freshStart: everybody begins again, and one of them does not reach the voters.
+func freshStart(r *rand.Rand, p plan) []strike {
+	lv, at := pair.Profiles[p.profile].LV, p.begin()
+	return []strike{
+		{at: at, deed: "kill both"},
+		{at: at, deed: "kill a watchdog", lasts: around(r, 2*lv), pick: r.IntN(2)},
+		{at: at + around(r, lv), deed: "cut active from recorders", lasts: around(r, 2*lv)},
+	}
+}
+
+// minority: one of three voters stays with the one in charge.
+func minority(r *rand.Rand, p plan) []strike {
+	lv, at := pair.Profiles[p.profile].LV, p.begin()
+	return []strike{
+		{at: at, deed: "cut peers", lasts: around(r, 3*lv)},
+		{at: at + around(r, lv/50), deed: "cut active from a recorder", lasts: around(r, 3*lv), pick: 1},
+		{at: at + around(r, lv/50), deed: "cut active from a recorder", lasts: around(r, 3*lv), pick: 2},
+	}
 }
 
 // around is something between half and one and a half of d.
@@ -174,7 +197,10 @@ func around(r *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(r.Int64N(int64(d)))
 }
 
-func newPlan(seed uint64) plan {
+func newPlan(seed uint64) plan { return newPlanWith(seed, nil) }
+
+// newPlanWith is a seed's plan with a certain plot in it; nil: as it comes.
+func newPlanWith(seed uint64, plot plot) plan {
 	r := rand.New(rand.NewPCG(seed, 0x7a11de3))
 	p := plan{profile: "steady", isolated: "wait", voters: 1, recorders: 1 + r.IntN(2), agents: 2 + r.IntN(2)}
 	if r.IntN(2) == 0 {
@@ -192,8 +218,11 @@ func newPlan(seed uint64) plan {
 	case 1:
 		p.noise = noise{spread: 20 * time.Millisecond, loss: 0.03, tail: 0.05, twice: 0.1}
 	}
-	if r.IntN(2) == 0 {
-		p.strikes = plots[r.IntN(len(plots))](r, p)
+	if plot == nil && r.IntN(2) == 0 {
+		plot = plots[r.IntN(len(plots))]
+	}
+	if plot != nil {
+		p.strikes = plot(r, p)
 	}
 	for range 1 + r.IntN(4) - min(len(p.strikes), 1) {
 		p.strikes = append(p.strikes, newStrike(r, p))

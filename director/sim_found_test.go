@@ -1,6 +1,7 @@
 package director
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 	"testing"
@@ -134,5 +135,33 @@ func TestDeadAdoptedDialogIsAskedForAtOnce(t *testing.T) {
 	r.act()
 	if _, again := r.asked[id]; again {
 		t.Error("asked again although the switch has just answered")
+	}
+}
+
+// A recorder that a channel has moved off is told to close it until it has
+// heard that.
+func TestCloseIsRepeatedUntilItIsHeard(t *testing.T) {
+	r := started(t, "rec-1", "rec-2")
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	id := mixID("s1", 1)
+	holder := r.f.recorders[r.holder(id).name]
+	other := r.f.recorders["rec-1"]
+	if other == holder {
+		other = r.f.recorders["rec-2"]
+	}
+	for _, c := range []struct {
+		at   *recorder
+		want bool
+	}{{other, true}, {holder, false}} {
+		c.at.close(id, causeMoved)
+		b := r.f.nextBatch(r.now, c.at, true)
+		if b == nil || b.closing == nil {
+			t.Fatalf("%s is told nothing", c.at.name)
+		}
+		r.f.batchDone(r.now, c.at, errors.New("connection lost"))
+		if _, again := c.at.closes[id]; again != c.want {
+			t.Errorf("%s is told again to close: %v, want %v", c.at.name, again, c.want)
+		}
 	}
 }

@@ -223,23 +223,24 @@ func (b sabotage) froze(s *sim, p *process) {
 var sabotages = []struct {
 	sabotage
 	breaks string // "": nothing here sees it
+	plot   plot   // that it shows in; nil: any
 }{
-	{promotes, "I1 I4 I5"},
-	{overLive, "I1 I4 I5"},
-	{oneVote, "I1 I4 I5"},
-	{promisesAll, ""},
-	{forgetsLease, "I1 I4 I5"},
-	{forgetsEpoch, "I2"},
-	{noSilence, "I1 I4 I5"},
-	{fromArrival, "I1 I4 I5"},
-	{noMargin, ""},
-	{noGuard, ""},
-	{atOnce, ""},
-	{slowIsDead, "I8"},
-	{noFencing, "I3 I4"},
-	{noFreshness, "I4"},
-	{noGate, "I5"},
-	{hangsUp, "I6"},
+	{promotes, "I1 I4 I5", nil},
+	{overLive, "I1 I4 I5", nil},
+	{oneVote, "I1 I4 I5", minority},
+	{promisesAll, "", nil},
+	{forgetsLease, "I1 I4 I5", forgottenLeases},
+	{forgetsEpoch, "I2", nil},
+	{noSilence, "I1 I4 I5", forgottenPromise},
+	{fromArrival, "I1 I4 I5", nil},
+	{noMargin, "", nil},
+	{noGuard, "", nil},
+	{atOnce, "", partingWords},
+	{slowIsDead, "I8", nil},
+	{noFencing, "I3 I4", nil},
+	{noFreshness, "I4", lateFence},
+	{noGate, "I5", stranded},
+	{hangsUp, "I6", nil},
 }
 
 // sabotageSeeds is how many seeds a sabotage is given to be caught in.
@@ -257,7 +258,7 @@ func TestSimulatedSabotage(t *testing.T) {
 				t.Skip("other rules keep it from showing here; the search of internal/authority sees it")
 			}
 			for seed := uint64(1); seed <= sabotageSeeds; seed++ {
-				v := play(t, seed, newPlan(seed), c.sabotage)
+				v := play(t, seed, newPlanWith(seed, c.plot), c.sabotage)
 				if v.broken == "" {
 					continue
 				}
