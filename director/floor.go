@@ -506,7 +506,7 @@ func (f *floor) place(now time.Time, s *session) {
 	}
 	slices.SortFunc(waiting, dearest)
 	for _, ch := range waiting {
-		f.reassign(now, ch, s.recorder, s.reason, nil)
+		f.reassign(now, ch, s.recorder, s.reason, f.bereft(s))
 	}
 }
 

@@ -27,6 +27,7 @@ type recorder struct {
 	reachable bool      // connected, whether it obeys or not
 	seen      uint64    // the highest epoch it told of
 	bootID    string
+	beaten    time.Time              // its last heartbeat
 	lost      *tandemv1.Continuation // what others continue while it is down; nil: it had nothing
 	pulse     pulse
 
@@ -117,7 +118,10 @@ func (r *recorder) candidate(group string) placement.Recorder {
 // connected, before it is told ours.
 func (f *floor) recorderHeard(now time.Time, name call.RecorderName, inv *tandemv1.Inventory) {
 	r := f.recorders[name]
-	r.heard, r.reachable, r.seen = true, true, inv.GetEpoch()
+	r.heard, r.reachable, r.seen, r.beaten = true, true, inv.GetEpoch(), now
+	if f.stance == listening {
+		r.lost = nil
+	}
 	switch {
 	case f.epoch == 0:
 		f.activate()
@@ -342,14 +346,22 @@ func (f *floor) recorderDown(now time.Time, name call.RecorderName, why string, 
 	if was != recorderDown {
 		r.since = now
 	}
+	if was == recorderDown && r.reachable && f.pair != nil { // somebody else led, and may be gone, too
+		r.lose(heard)
+	}
 	r.state, r.text, r.load, r.ready, r.reachable, r.drain = recorderDown, why, nil, time.Time{}, false, nil
 	r.pulse = pulse{}
 	if was == recorderUp {
 		f.log.Warn("recorder lost", "recorder", name, "why", why, "silent", now.Sub(heard))
-		r.lost = &tandemv1.Continuation{Recorder: r.Name, Cause: causeFailover, Since: stamp(heard.Add(-unwritten))}
+		r.lose(heard)
 		f.evacuate(now, r, r.lost)
 	}
 	f.activate()
+}
+
+// lose notes since when nothing is known to be recorded there.
+func (r *recorder) lose(heard time.Time) {
+	r.lost = &tandemv1.Continuation{Recorder: r.Name, Cause: causeFailover, Since: stamp(heard.Add(-unwritten))}
 }
 
 // recorderRefuses notes that a recorder does not obey, and says so once.
@@ -411,6 +423,7 @@ func (f *floor) unready(now time.Time, r *recorder) {
 // recorderBeats takes in a heartbeat.
 func (f *floor) recorderBeats(now time.Time, name call.RecorderName, talking int) {
 	r := f.recorders[name]
+	r.beaten = now
 	if r.state != recorderUp {
 		return
 	}

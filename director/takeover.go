@@ -40,10 +40,33 @@ func (f *floor) lead(now time.Time) {
 		return
 	}
 	f.stance = leading
+	for _, r := range f.recorders {
+		if !r.up() && r.lost == nil && !r.beaten.IsZero() {
+			r.lose(r.beaten)
+		}
+	}
 	f.log.Info("director leads", "epoch", f.epoch, "sessions", len(f.sessions), "channels", len(f.channels), "after", now.Sub(f.enthroned))
 	for _, ch := range f.channels {
 		f.pursue(now, ch)
 	}
+}
+
+// bereft is what a channel continues that nobody holds at a takeover: it was
+// with one of the recorders that were lost with the director before, or
+// shortly before. nil: its session is younger than that.
+func (f *floor) bereft(s *session) (since *tandemv1.Continuation) {
+	if f.pair == nil {
+		return nil
+	}
+	for _, r := range f.recorders {
+		if r.up() || r.lost == nil || s.since.After(r.lost.GetSince().AsTime()) || r.lost.GetSince().AsTime().After(f.enthroned) {
+			continue
+		}
+		if since == nil || r.lost.GetSince().AsTime().Before(since.GetSince().AsTime()) {
+			since = r.lost
+		}
+	}
+	return since
 }
 
 // finish begins nothing more; what the recorders are to be told still goes out.

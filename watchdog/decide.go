@@ -139,7 +139,7 @@ func (v View) following(now time.Time, role string) (Action, string) {
 	ready := able && role == "passive"
 	blind := !p.CTIDown.IsZero() && now.Sub(p.CTIDown) >= v.Rules.CTIGrace
 	trouble := ""
-	if loop := p.stuck(now, loopsStill); loop != "" {
+	if loop := p.stuck(now, loopsStill); loop != "" && p.Misses == 0 {
 		trouble = fmt.Sprintf("%s answers, but its loop %q stands still", p.Name, loop)
 	} else if blind {
 		trouble = fmt.Sprintf("%s has not seen the switch for %v", p.Name, round(now.Sub(p.CTIDown)))
