@@ -132,6 +132,7 @@ type peerLink struct {
 	client   tandemv1connect.PeerServiceClient
 	commands tandemv1connect.DirectorServiceClient
 	cti      func() string // of this director
+	reach    func() int    // and how many recorders it hears
 	last     atomic.Pointer[peerHeard]
 	parting  atomic.Pointer[cause] // who wanted authority to be given back, and why
 }
@@ -139,14 +140,15 @@ type peerLink struct {
 // peerHeard is what the peer last said, and when.
 type peerHeard struct {
 	name, role, cti string
+	reach           int // recorders that it hears
 	at              time.Time
 }
 
-func newPeerLink(cfg Config, client client, cti func() string) *peerLink {
+func newPeerLink(cfg Config, client client, cti func() string, reach func() int) *peerLink {
 	return &peerLink{
 		asker: asker{patience: cfg.Failover.Authority().LD}, address: cfg.Failover.Peer, group: cfg.Group, director: cfg.Name, profile: cfg.Failover.Profile,
 		client:   tandemv1connect.NewPeerServiceClient(client, "http://"+cfg.Failover.Peer, connect.WithGRPC()),
-		commands: tandemv1connect.NewDirectorServiceClient(client, "http://"+cfg.Failover.Peer, connect.WithGRPC()), cti: cti,
+		commands: tandemv1connect.NewDirectorServiceClient(client, "http://"+cfg.Failover.Peer, connect.WithGRPC()), cti: cti, reach: reach,
 	}
 }
 
@@ -164,20 +166,20 @@ func (p *peerLink) ask(m authority.Message, heard func(authority.Message)) {
 	}
 	p.asker.ask(func(ctx context.Context) {
 		res, err := p.client.Meet(ctx, connect.NewRequest(&tandemv1.MeetRequest{
-			Group: p.group, Director: p.director, Role: m.Role.String(), Seen: uint64(m.Epoch), Asked: uint64(m.Asked), Profile: p.profile, Cti: p.cti(), Round: int64(m.Round),
+			Group: p.group, Director: p.director, Role: m.Role.String(), Seen: uint64(m.Epoch), Asked: uint64(m.Asked), Profile: p.profile, Cti: p.cti(), Reach: uint32(p.reach()), Round: int64(m.Round),
 		}))
 		if err != nil {
 			return
 		}
-		p.met(res.Msg.GetDirector(), res.Msg.GetRole(), res.Msg.GetCti())
+		p.met(res.Msg.GetDirector(), res.Msg.GetRole(), res.Msg.GetCti(), res.Msg.GetReach())
 		heard(authority.Message{
 			Kind: authority.Reply, Epoch: authority.Epoch(res.Msg.GetSeen()), Asked: m.Asked, Round: m.Round, Yes: res.Msg.GetPromised(),
 		})
 	})
 }
 
-func (p *peerLink) met(name, role, cti string) {
-	p.last.Store(&peerHeard{name, role, cti, time.Now()})
+func (p *peerLink) met(name, role, cti string, reach uint32) {
+	p.last.Store(&peerHeard{name, role, cti, int(reach), time.Now()})
 }
 
 // heard is what the peer said within a while, or nil.

@@ -50,13 +50,13 @@ func (s *peerService) Meet(ctx context.Context, req *connect.Request[tandemv1.Me
 	if m.GetDirector() == s.pair.cfg.Name || m.GetAsked() != 0 && authority.Epoch(m.GetAsked()).Side() == s.pair.elector.cfg.Side {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s and %s have the same name, or both the same value of failover.preferred", m.GetDirector(), s.pair.cfg.Name))
 	}
-	s.pair.peer.met(m.GetDirector(), m.GetRole(), m.GetCti())
+	s.pair.peer.met(m.GetDirector(), m.GetRole(), m.GetCti(), m.GetReach())
 	reply, err := s.pair.elector.answer(ctx, authority.Message{Kind: authority.Consent, Epoch: authority.Epoch(m.GetSeen()), Asked: authority.Epoch(m.GetAsked()), Round: authority.Instant(m.GetRound())})
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
 	return connect.NewResponse(&tandemv1.MeetResponse{
-		Director: s.pair.cfg.Name, Role: reply.Role.String(), Seen: uint64(reply.Epoch), Promised: reply.Yes, Cti: s.pair.director.loop().ctiWord(),
+		Director: s.pair.cfg.Name, Role: reply.Role.String(), Seen: uint64(reply.Epoch), Promised: reply.Yes, Cti: s.pair.director.loop().ctiWord(), Reach: uint32(s.pair.reach()),
 	}), nil
 }
 
@@ -205,7 +205,7 @@ func (p *partnership) succeeded(ctx context.Context, after uint64) (uint64, erro
 	role := "silent"
 	for {
 		res, err := p.peer.client.Meet(ctx, connect.NewRequest(&tandemv1.MeetRequest{
-			Group: p.cfg.Group, Director: p.cfg.Name, Role: authority.Passive.String(), Seen: after, Profile: p.cfg.Failover.Profile, Cti: p.director.loop().ctiWord(),
+			Group: p.cfg.Group, Director: p.cfg.Name, Role: authority.Passive.String(), Seen: after, Profile: p.cfg.Failover.Profile, Cti: p.director.loop().ctiWord(), Reach: uint32(p.reach()),
 		}))
 		if err == nil {
 			if role = res.Msg.GetRole(); role == authority.Active.String() && res.Msg.GetSeen() > after {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/authority"
 	"tandem/internal/pair"
 )
 
@@ -247,5 +249,47 @@ func TestLostAuthorityLingers(t *testing.T) {
 	s.recorded(24)
 	if after := s.sw.State().SIP; after.ByesIn != before.ByesIn || after.Invites != before.Invites {
 		t.Errorf("the switch saw %+v, and %+v before", after, before)
+	}
+}
+
+// A director in charge that no recorder answers any more, while its peer hears
+// them all, hands over: the peer's promise alone would keep it there.
+func TestHelplessDirectorStepsAside(t *testing.T) {
+	t.Parallel()
+	s := newPairSite(t)
+	s.promote(s.a, "cold start")
+	s.recorded(24)
+	var cut atomic.Bool
+	s.a.d.pair.deafen(&cut)
+	before := s.sw.State().SIP
+	cut.Store(true)
+	s.leads(s.b)
+	s.recorded(24)
+	if after := s.sw.State().SIP; after.Invites != before.Invites || after.ByesIn != before.ByesIn {
+		t.Errorf("the switch saw %+v, and %+v before", after, before)
+	}
+}
+
+// deafen keeps voters' answers from the elector while cut.
+func (p *partnership) deafen(cut *atomic.Bool) {
+	done := make(chan struct{})
+	p.elector.post(func(authority.Instant) {
+		for i, v := range p.elector.voters {
+			p.elector.voters[i] = deaf{v, cut}
+		}
+		close(done)
+	})
+	<-done
+}
+
+// deaf is a respondent that nothing is asked while cut.
+type deaf struct {
+	respondent
+	cut *atomic.Bool
+}
+
+func (d deaf) ask(m authority.Message, heard func(authority.Message)) {
+	if !d.cut.Load() {
+		d.respondent.ask(m, heard)
 	}
 }

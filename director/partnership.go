@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	tandemv1 "tandem/api/tandem/v1"
 	"tandem/internal/authority"
 	"tandem/internal/call"
 	"tandem/internal/local"
@@ -25,6 +26,9 @@ const (
 	loopWait = 80 * time.Millisecond
 	// unheard is how long a peer or voter is silent before that is said.
 	unheard = 2 * time.Second
+	// helplessFor is how long a director that is in charge and hears no recorder
+	// waits before it hands over to one that does.
+	helplessFor = 300 * time.Millisecond
 	// parting bounds how long a stopping director waits for its voters and its
 	// peer to hear that it gives its authority back.
 	parting = 500 * time.Millisecond
@@ -50,7 +54,7 @@ func newPartnership(d *director) *partnership {
 	p := &partnership{director: d, cfg: d.cfg, log: d.log, metrics: monitor.NewMetrics(d.registry), beat: func(local.Report) {}}
 	f := d.cfg.Failover
 	d.right.profile = f.Profile
-	p.peer = newPeerLink(d.cfg, d.world.client(), func() string { return d.loop().ctiWord() })
+	p.peer = newPeerLink(d.cfg, d.world.client(), func() string { return d.loop().ctiWord() }, p.reach)
 	p.elector = newElector(f.Authority(), d.right, d.world, p.able, d.log)
 	p.elector.office, p.elector.rival = p, p.peer
 	for _, address := range p.electorate() {
@@ -115,6 +119,7 @@ func (p *partnership) run(ctx context.Context) error {
 	g.Go(func() error { return monitor.Serve(ctx, p.monitor, p.key, p.probed, p.metrics) })
 	g.Go(func() error { return p.watched.Run(ctx) })
 	g.Go(func() error { return p.tell(ctx) })
+	g.Go(func() error { return p.stepAside(ctx) })
 	return g.Wait()
 }
 
@@ -132,6 +137,52 @@ func (p *partnership) able() (bool, string) {
 		}
 	}
 	return true, ""
+}
+
+// reach counts the recorders that this director has heard lately: within a
+// lease by one in charge, which asks them in every round.
+func (p *partnership) reach() (n int) {
+	lately := 2 * lookEvery * p.elector.cfg.H
+	if p.elector.view.Load().director.Phase.Holds() {
+		lately = p.elector.cfg.LD
+	}
+	for _, b := range p.boxes {
+		if b.nonce == nil {
+			continue // a witness
+		}
+		if h := b.last.Load(); h != nil && time.Since(h.at) < lately {
+			n++
+		}
+	}
+	return n
+}
+
+// stepAside hands over to a peer that hears recorders while this director, in
+// charge, hears none: it could order nothing. With its peer's promise it would
+// stay in charge for as long as the cut lasts.
+func (p *partnership) stepAside(ctx context.Context) error {
+	tick := time.NewTicker(p.elector.cfg.H)
+	defer tick.Stop()
+	for helpless := time.Duration(0); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		peer := p.peer.heard(p.elector.cfg.LD)
+		if p.elector.view.Load().director.Phase != authority.Active || p.reach() > 0 || peer == nil || peer.reach == 0 {
+			helpless = 0
+			continue
+		}
+		if helpless += p.elector.cfg.H; helpless < helplessFor {
+			continue
+		}
+		helpless = 0
+		why := fmt.Sprintf("%s hears no recorder, %s hears %d", p.cfg.Name, peer.name, peer.reach)
+		if _, err := p.handOver(ctx, &tandemv1.FailoverRequest{Actor: p.cfg.Name, Reason: why}, peer.name); err != nil {
+			p.log.Warn("step aside", "why", why, "err", err)
+		}
+	}
 }
 
 // enthrone implements office.

@@ -489,6 +489,7 @@ type MeetRequest struct {
 	Profile       string                 `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
 	Cti           string                 `protobuf:"bytes,7,opt,name=cti,proto3" json:"cti,omitempty"`      // up, connecting, down
 	Round         int64                  `protobuf:"varint,8,opt,name=round,proto3" json:"round,omitempty"` // as in a lease
+	Reach         uint32                 `protobuf:"varint,9,opt,name=reach,proto3" json:"reach,omitempty"` // recorders that it hears
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +580,13 @@ func (x *MeetRequest) GetRound() int64 {
 	return 0
 }
 
+func (x *MeetRequest) GetReach() uint32 {
+	if x != nil {
+		return x.Reach
+	}
+	return 0
+}
+
 type MeetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Director      string                 `protobuf:"bytes,1,opt,name=director,proto3" json:"director,omitempty"`
@@ -586,6 +594,7 @@ type MeetResponse struct {
 	Seen          uint64                 `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`
 	Promised      bool                   `protobuf:"varint,4,opt,name=promised,proto3" json:"promised,omitempty"`
 	Cti           string                 `protobuf:"bytes,5,opt,name=cti,proto3" json:"cti,omitempty"`
+	Reach         uint32                 `protobuf:"varint,6,opt,name=reach,proto3" json:"reach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,6 +662,13 @@ func (x *MeetResponse) GetCti() string {
 		return x.Cti
 	}
 	return ""
+}
+
+func (x *MeetResponse) GetReach() uint32 {
+	if x != nil {
+		return x.Reach
+	}
+	return 0
 }
 
 type YieldRequest struct {
@@ -1219,7 +1235,7 @@ const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x14\n" +
 	"\x05round\x18\x05 \x01(\x03R\x05round\"<\n" +
 	"\x0fReleaseResponse\x12)\n" +
-	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\xbf\x01\n" +
+	"\x06ballot\x18\x01 \x01(\v2\x11.tandem.v1.BallotR\x06ballot\"\xd5\x01\n" +
 	"\vMeetRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\bdirector\x18\x02 \x01(\tR\bdirector\x12\x12\n" +
@@ -1228,13 +1244,15 @@ const file_tandem_v1_authority_proto_rawDesc = "" +
 	"\x05asked\x18\x05 \x01(\x04R\x05asked\x12\x18\n" +
 	"\aprofile\x18\x06 \x01(\tR\aprofile\x12\x10\n" +
 	"\x03cti\x18\a \x01(\tR\x03cti\x12\x14\n" +
-	"\x05round\x18\b \x01(\x03R\x05round\"\x80\x01\n" +
+	"\x05round\x18\b \x01(\x03R\x05round\x12\x14\n" +
+	"\x05reach\x18\t \x01(\rR\x05reach\"\x96\x01\n" +
 	"\fMeetResponse\x12\x1a\n" +
 	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04seen\x18\x03 \x01(\x04R\x04seen\x12\x1a\n" +
 	"\bpromised\x18\x04 \x01(\bR\bpromised\x12\x10\n" +
-	"\x03cti\x18\x05 \x01(\tR\x03cti\"\xbc\x01\n" +
+	"\x03cti\x18\x05 \x01(\tR\x03cti\x12\x14\n" +
+	"\x05reach\x18\x06 \x01(\rR\x05reach\"\xbc\x01\n" +
 	"\fYieldRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
