@@ -41,7 +41,8 @@ race: ## unit tests and simulations under the race detector
 unit: ## unit tests only, without the race detector
 	go test ./...
 
-sim: ## a site with two directors against seeded faults, and every rule sabotaged (SEEDS=2000; SEED=7 plays one and shows it)
+sim: ## every order of events between directors and voters, within bounds; a site against seeded faults; every rule sabotaged (SEEDS=2000; SEED=7 plays one and shows it)
+	go test -count=1 ./internal/authority
 	TANDEM_SIM_SEEDS=$(or $(SEEDS),2000) TANDEM_SIM_SEED=$(SEED) TANDEM_SIM_SABOTAGE="$(SABOTAGE)" go test -count=1 -v -timeout 60m -run '^TestSim|^TestNobody' ./director
 
 fuzz: ## every fuzz target for a short while (TIME=3s)

@@ -76,14 +76,6 @@ func (f *floor) finish() {
 	}
 }
 
-// resume leads on, when nobody else wanted to.
-func (f *floor) resume(now time.Time) {
-	if f.stance == finishing {
-		f.stance = fencing
-		f.lead(now)
-	}
-}
-
 // idle reports whether nothing is under way that another director would not
 // know of.
 func (f *floor) idle() bool {
