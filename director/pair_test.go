@@ -2,11 +2,13 @@ package director
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,8 +19,8 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
-	"tandem/internal/authority"
 	"tandem/internal/pair"
+	"tandem/internal/rpc"
 )
 
 // partner is one director of a pair on a site.
@@ -27,6 +29,7 @@ type partner struct {
 	d      *director
 	client tandemv1connect.DirectorServiceClient
 	stop   func() error
+	cut    atomic.Bool // it reaches no station
 }
 
 // pairSite is a site with two directors, each of which votes for itself only
@@ -75,7 +78,9 @@ func freePort(t *testing.T) string {
 // run starts a partner.
 func (s *pairSite) run(p *partner) {
 	s.t.Helper()
-	d, err := open(p.cfg, network, s.log().With("director", p.cfg.Name))
+	w := network
+	w.client = func() client { return cuttable{rpc.NewClient(), &p.cut, p.cfg.Failover.Voters} }
+	d, err := open(p.cfg, w, s.log().With("director", p.cfg.Name))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -259,10 +264,8 @@ func TestHelplessDirectorStepsAside(t *testing.T) {
 	s := newPairSite(t)
 	s.promote(s.a, "cold start")
 	s.recorded(24)
-	var cut atomic.Bool
-	s.a.d.pair.deafen(&cut)
 	before := s.sw.State().SIP
-	cut.Store(true)
+	s.a.cut.Store(true)
 	s.leads(s.b)
 	s.recorded(24)
 	if after := s.sw.State().SIP; after.Invites != before.Invites || after.ByesIn != before.ByesIn {
@@ -270,26 +273,16 @@ func TestHelplessDirectorStepsAside(t *testing.T) {
 	}
 }
 
-// deafen keeps voters' answers from the elector while cut.
-func (p *partnership) deafen(cut *atomic.Bool) {
-	done := make(chan struct{})
-	p.elector.post(func(authority.Instant) {
-		for i, v := range p.elector.voters {
-			p.elector.voters[i] = deaf{v, cut}
-		}
-		close(done)
-	})
-	<-done
+// cuttable is a client whose calls to some addresses fail while they are cut.
+type cuttable struct {
+	client
+	cut       *atomic.Bool
+	addresses []string
 }
 
-// deaf is a respondent that nothing is asked while cut.
-type deaf struct {
-	respondent
-	cut *atomic.Bool
-}
-
-func (d deaf) ask(m authority.Message, heard func(authority.Message)) {
-	if !d.cut.Load() {
-		d.respondent.ask(m, heard)
+func (c cuttable) Do(r *http.Request) (*http.Response, error) {
+	if c.cut.Load() && slices.Contains(c.addresses, r.URL.Host) {
+		return nil, errors.New("no route to host")
 	}
+	return c.client.Do(r)
 }

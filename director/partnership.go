@@ -26,9 +26,6 @@ const (
 	loopWait = 80 * time.Millisecond
 	// unheard is how long a peer or voter is silent before that is said.
 	unheard = 2 * time.Second
-	// helplessFor is how long a director that is in charge and hears no recorder
-	// waits before it hands over to one that does.
-	helplessFor = 300 * time.Millisecond
 	// parting bounds how long a stopping director waits for its voters and its
 	// peer to hear that it gives its authority back.
 	parting = 500 * time.Millisecond
@@ -174,7 +171,7 @@ func (p *partnership) stepAside(ctx context.Context) error {
 			helpless = 0
 			continue
 		}
-		if helpless += p.elector.cfg.H; helpless < helplessFor {
+		if helpless += p.elector.cfg.H; helpless < p.elector.cfg.LD { // a new holder has asked them all several times by then
 			continue
 		}
 		helpless = 0

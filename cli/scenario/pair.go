@@ -50,9 +50,10 @@ type Pair struct {
 }
 
 const (
-	quick   = 500 * time.Millisecond  // a director whose process ended
-	patient = 1500 * time.Millisecond // a director that is out of reach
-	planned = time.Second
+	quick    = 500 * time.Millisecond  // a director whose process ended
+	patient  = 1500 * time.Millisecond // a director that is out of reach
+	helpless = 3 * time.Second         // one that can order nothing: two leases asked for in vain, and a hand-over
+	planned  = time.Second
 )
 
 // mute is what takes a part from others, both ways, and unmute gives it back.
@@ -88,7 +89,7 @@ var pairs = []Scenario{
 	{Name: "director_cut_from_peer", Text: "directors cut from each other, and from nobody else", Pair: &Pair{
 		Fault: mute(Leader, Standby), Heal: unmute(Leader, Standby), Leads: Leader, Watch: 5 * time.Second, Alarm: "peer_link_down"}},
 	{Name: "director_cut_from_recorders", Text: "director in charge cut from all recorders", Pair: &Pair{
-		Fault: mute(Leader, Recorders), Heal: unmute(Leader, Recorders), Leads: Standby, Within: patient}},
+		Fault: mute(Leader, Recorders), Heal: unmute(Leader, Recorders), Leads: Standby, Within: helpless}},
 	{Name: "director_cut_from_switch", Text: "director in charge cut from the switch", Pair: &Pair{
 		Fault: mute(Leader, Switch), Heal: unmute(Leader, Switch), Leads: Standby}}, // after cti_grace
 	{Name: "director_and_recorder_lost", Text: "director in charge and a voting recorder without power, a witness left", Victims: 1, Pair: &Pair{
