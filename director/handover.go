@@ -89,11 +89,14 @@ func (s *peerService) Ready(_ context.Context, req *connect.Request[tandemv1.Rea
 }
 
 // answer takes the rival's question in and gives the answer.
-func (e *elector) answer(ctx context.Context, m authority.Message) (reply authority.Message, err error) {
-	err = e.call(ctx, func(now authority.Instant) {
+func (e *elector) answer(ctx context.Context, m authority.Message) (authority.Message, error) {
+	var reply authority.Message
+	if err := e.call(ctx, func(now authority.Instant) {
 		reply = e.step(authority.Said{From: authority.Rival, Message: m}, now)
-	})
-	return reply, err
+	}); err != nil {
+		return authority.Message{}, err // it may be said yet, to nobody
+	}
+	return reply, nil
 }
 
 // Campaign implements DirectorService.

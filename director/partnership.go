@@ -221,10 +221,10 @@ func (p *partnership) probed() (monitor.Reply, bool) {
 			}
 		}
 	}); err != nil {
-		return r, false
+		return monitor.Reply{}, false // the loop may write r yet
 	}
 	if err := p.elector.call(ctx, func(authority.Instant) {}); err != nil {
-		return r, false
+		return monitor.Reply{}, false
 	}
 	v := p.elector.view.Load()
 	r.Role, r.Epoch, r.Basis, r.AuthorityMS = v.director.Phase.String(), uint64(v.epoch()), v.basis.String(), v.remaining.Milliseconds()
@@ -301,12 +301,15 @@ func (p *partnership) wrapUp(ctx context.Context, c cause) {
 }
 
 // resign gives the authority back and returns the epoch that is over, 0 if there was none.
-func (p *partnership) resign(ctx context.Context) (epoch uint64) {
-	p.elector.call(ctx, func(now authority.Instant) {
+func (p *partnership) resign(ctx context.Context) uint64 {
+	var epoch uint64
+	if err := p.elector.call(ctx, func(now authority.Instant) {
 		c := p.elector.wanted
 		p.peer.parting.Store(&c)
 		epoch = uint64(p.elector.director.Epoch)
 		p.elector.step(authority.Resign{}, now)
-	})
+	}); err != nil {
+		return 0
+	}
 	return epoch
 }
