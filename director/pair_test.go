@@ -64,10 +64,11 @@ func newPairSite(t *testing.T) *pairSite {
 	return s
 }
 
-// freePort is an address that nobody listened at a moment ago.
+// freePort is an address that nobody listened at a moment ago, and that nobody
+// who dials out is given meanwhile: those get 127.0.0.1.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +103,21 @@ func (s *pairSite) role(p *partner) string {
 		return err.Error()
 	}
 	return res.Msg.GetDirectors()[0].GetRole()
+}
+
+// became is how often a partner has come to a role since it started.
+func (s *pairSite) became(p *partner, role string) (times int) {
+	s.t.Helper()
+	res, err := p.client.History(s.t.Context(), connect.NewRequest(&tandemv1.HistoryRequest{}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, c := range res.Msg.GetChanges() {
+		if c.GetTo() == role {
+			times++
+		}
+	}
+	return times
 }
 
 // leads waits until a partner is active, and asks it from then on.
@@ -212,10 +228,10 @@ func TestVotersRefuseAWrongCampaign(t *testing.T) {
 		if _, err := s.b.client.Campaign(t.Context(), connect.NewRequest(&tandemv1.CampaignRequest{Actor: "wd-b", Reason: "it thinks so"})); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(100 * time.Millisecond)
-		if a, b := s.role(s.a), s.role(s.b); a != "active" || b == "active" || b == "activating" {
-			t.Fatalf("dir-a is %s, dir-b %s", a, b)
-		}
+		s.until("dir-b gives up, or did not begin", func() bool { return s.role(s.b) == "passive" })
+	}
+	if a, b := s.became(s.a, "active"), s.became(s.b, "activating"); a != 1 || s.role(s.a) != "active" || b != 0 {
+		t.Fatalf("dir-a became active %d times and is %s, dir-b was let in %d times", a, s.role(s.a), b)
 	}
 	_, err := s.b.client.Drain(t.Context(), connect.NewRequest(&tandemv1.DirectorServiceDrainRequest{Recorder: "rec-1"}))
 	if connect.CodeOf(err) != connect.CodeFailedPrecondition {

@@ -62,7 +62,7 @@ func newStation(t *testing.T, name string) *station {
 		legs: make(map[string]*tandemv1.Leg), calls: make(map[string]*tandemv1.Call),
 	}
 	s.join("primary")
-	s.start("127.0.0.1:0")
+	s.start(freePort(t))
 	t.Cleanup(func() {
 		s.stop()
 		for _, p := range s.channels {
