@@ -120,18 +120,22 @@ func (p *partnership) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// able reports whether this director could lead, or says why not. A switch
-// that neither of the two can see is no reason to have nobody in charge of the
-// recorders.
+// able reports whether this director could lead, or says why not. What neither
+// of the two can see, be it the recorders or the switch, is no reason to have
+// nobody in charge; and recorders come before the switch, lest each of the two
+// leave it to the other.
 func (p *partnership) able() (bool, string) {
 	l := p.director.loop()
 	if since := p.elector.clock().Sub(authority.Instant(l.turned.Load())); since > turning {
 		return false, fmt.Sprintf("its owner loop has not turned for %v", since.Round(time.Millisecond))
 	}
-	if word := l.ctiWord(); word != "up" {
-		if peer := p.peer.heard(unheard); peer != nil && peer.cti == "up" {
-			return false, "its CTI link is " + word + ", that of " + peer.name + " is up"
-		}
+	peer, reach, cti := p.peer.heard(unheard), p.reach(), l.ctiWord()
+	switch {
+	case peer == nil:
+	case reach == 0 && peer.reach > 0:
+		return false, fmt.Sprintf("it hears no recorder, %s hears %d", peer.name, peer.reach)
+	case cti != "up" && peer.cti == "up" && (reach == 0 || peer.reach > 0):
+		return false, "its CTI link is " + cti + ", that of " + peer.name + " is up"
 	}
 	return true, ""
 }

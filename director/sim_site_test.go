@@ -105,6 +105,7 @@ func (seat *seat) direct(p *process) http.Handler {
 	go d.pair.elector.run(p.ctx)
 	go d.reigns(p.ctx)
 	go d.pair.tell(p.ctx)
+	go d.pair.stepAside(p.ctx)
 	go seat.mourn(p)
 	return s.sabotage.handler(p, d.handler())
 }

@@ -121,12 +121,7 @@ func newSim(seed uint64, plan plan, sabotage sabotage, dir string) *sim {
 
 // run lets the site begin, fail, and come to rest.
 func (s *sim) run() verdict {
-	for _, at := range s.order { // nothing is to come at the same instant twice
-		go func() {
-			time.Sleep(time.Duration(s.chance("start", at.name).Int64N(int64(20 * time.Millisecond))))
-			s.restart(at)
-		}()
-	}
+	s.startAll()
 	s.strikeAll()
 	for time.Since(s.began) < s.plan.healed() && s.whole() {
 		time.Sleep(s.step())
@@ -139,6 +134,16 @@ func (s *sim) run() verdict {
 	v := s.verdict()
 	s.finish()
 	return v
+}
+
+// startAll starts every program, no two at the same instant.
+func (s *sim) startAll() {
+	for _, at := range s.order {
+		go func() {
+			time.Sleep(time.Duration(s.chance("start", at.name).Int64N(int64(20 * time.Millisecond))))
+			s.restart(at)
+		}()
+	}
 }
 
 // step is how often the oracles look: at everything that is sent, and so often besides.
