@@ -150,7 +150,7 @@ func (a *agent) build() (err error) {
 // director that stops hangs nothing up.
 func (a *agent) run(ctx context.Context) error {
 	var serving sync.WaitGroup
-	serving.Go(func() { a.server.ServeUDP(a.udp) })
+	serving.Go(func() { a.server.ServeUDP(gated{a.udp, a.gate}) })
 	serving.Go(func() { a.server.ServeTCP(a.tcp) })
 	defer serving.Wait()
 	defer a.ua.Close()
@@ -452,6 +452,9 @@ func (a *agent) invite(ctx context.Context, d *dialog) (*sip.Response, sip.Clien
 		if challenged || a.password == "" || res.StatusCode != sip.StatusUnauthorized && res.StatusCode != sip.StatusProxyAuthRequired {
 			return nil, nil, &statusError{res.StatusCode, res.Reason}
 		}
+		if err := a.gate(); err != nil {
+			return nil, nil, err
+		}
 		req = req.Clone() // the first transaction still needs its own to acknowledge repeated answers
 		tx, err = a.client.TransactionDigestAuth(ctx, req, res, sipgo.DigestAuth{Username: a.user, Password: a.password})
 		if err != nil {
@@ -461,7 +464,7 @@ func (a *agent) invite(ctx context.Context, d *dialog) (*sip.Response, sip.Clien
 	}
 }
 
-// send starts a transaction; every request that this agent initiates passes here.
+// send starts a transaction, if there is authority for it.
 func (a *agent) send(ctx context.Context, req *sip.Request, d dialog) (sip.ClientTransaction, error) {
 	a.route(req, d)
 	if err := a.gate(); err != nil {
