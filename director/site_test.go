@@ -27,7 +27,7 @@ import (
 	"tandem/turretsim"
 )
 
-const patience = 20 * time.Second
+const patience = 45 * time.Second
 
 // station is a recorder in memory on real sockets: it answers orders, opens
 // a real UDP port for each channel, and counts what arrives there.
@@ -101,9 +101,15 @@ func (s *station) start(address string) {
 	mux := http.NewServeMux()
 	mux.Handle(tandemv1connect.NewRecorderServiceHandler(s))
 	mux.Handle(tandemv1connect.NewVoterServiceHandler(s.fence))
+	var handling sync.WaitGroup
 	go func() {
 		defer close(done)
-		rpc.Serve(ctx, ln, mux)
+		rpc.Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handling.Add(1)
+			defer handling.Done()
+			mux.ServeHTTP(w, r)
+		}))
+		handling.Wait() // nothing of a process outlives it
 	}()
 }
 
