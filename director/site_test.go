@@ -101,15 +101,17 @@ func (s *station) start(address string) {
 	mux := http.NewServeMux()
 	mux.Handle(tandemv1connect.NewRecorderServiceHandler(s))
 	mux.Handle(tandemv1connect.NewVoterServiceHandler(s.fence))
-	var handling sync.WaitGroup
+	var life sync.RWMutex // held for reading while a request is answered, for ever by the end
 	go func() {
 		defer close(done)
 		rpc.Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handling.Add(1)
-			defer handling.Done()
+			if !life.TryRLock() {
+				panic(http.ErrAbortHandler) // nothing of a process outlives it
+			}
+			defer life.RUnlock()
 			mux.ServeHTTP(w, r)
 		}))
-		handling.Wait() // nothing of a process outlives it
+		life.Lock()
 	}()
 }
 
