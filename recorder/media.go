@@ -38,7 +38,14 @@ func (m *mediaAPI) SearchCalls(ctx context.Context, r *connect.Request[tandemv1.
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	blind, err := m.catalog.Blind(ctx, catalog.Window{From: q.From, To: q.To})
+	if err != nil {
+		return nil, unavailable(err)
+	}
 	response := &tandemv1.SearchCallsResponse{More: more}
+	for _, w := range blind {
+		response.Blind = append(response.Blind, &tandemv1.Window{From: timeProto(w.From), To: timeProto(w.To)})
+	}
 	for _, rec := range records {
 		response.Legs = append(response.Legs, m.recordProto(rec))
 	}

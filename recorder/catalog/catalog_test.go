@@ -253,4 +253,12 @@ func TestUnwatched(t *testing.T) {
 	if want := []Window{{From: sec(2)}, {sec(2), sec(4)}}; !reflect.DeepEqual(blind(), want) {
 		t.Errorf("the director's window must stay open: got %v, want %v", blind(), want)
 	}
+	for _, w := range []struct {
+		window Window
+		want   int
+	}{{Window{}, 2}, {Window{From: sec(4)}, 1}, {Window{To: sec(2)}, 0}, {Window{From: sec(3), To: sec(4)}, 2}} {
+		if got, err := c.Blind(t.Context(), w.window); err != nil || len(got) != w.want {
+			t.Errorf("blind in %v: got %v, %v, want %d", w.window, got, err, w.want)
+		}
+	}
 }

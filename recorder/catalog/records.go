@@ -273,11 +273,7 @@ func (c *Catalog) KeepWindows(ctx context.Context, from, to time.Time) (map[call
 	if err != nil {
 		return nil, nil, err
 	}
-	blind, err := rows(ctx, c.read, "read blind windows", func(r *sql.Rows) (Window, error) {
-		var w Window
-		err := r.Scan(at(&w.From), at(&w.To))
-		return w, err
-	}, `SELECT from_us, to_us FROM blind WHERE from_us < ? AND (to_us IS NULL OR to_us > ?) ORDER BY from_us`, to.UnixMicro(), from.UnixMicro())
+	blind, err := c.Blind(ctx, Window{From: from, To: to})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -286,6 +282,20 @@ func (c *Catalog) KeepWindows(ctx context.Context, from, to time.Time) (map[call
 		byChannel[k.channel] = append(byChannel[k.channel], k.window)
 	}
 	return byChannel, blind, nil
+}
+
+// Blind is when call events could not be heard, as far as that overlaps the
+// window; in order, and one that has not ended has a zero To.
+func (c *Catalog) Blind(ctx context.Context, w Window) ([]Window, error) {
+	from := int64(-1 << 62)
+	if !w.From.IsZero() {
+		from = w.From.UnixMicro()
+	}
+	return rows(ctx, c.read, "read blind windows", func(r *sql.Rows) (Window, error) {
+		var w Window
+		err := r.Scan(at(&w.From), at(&w.To))
+		return w, err
+	}, `SELECT from_us, to_us FROM blind WHERE from_us < ? AND (to_us IS NULL OR to_us > ?) ORDER BY from_us`, endOf(w), from)
 }
 
 // CountOpenLegs is how many legs last.

@@ -176,7 +176,8 @@ func (x *SearchCallsRequest) GetLimit() uint32 {
 type SearchCallsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Legs          []*LegRecord           `protobuf:"bytes,1,rep,name=legs,proto3" json:"legs,omitempty"`
-	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // the limit cut the list
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`  // the limit cut the list
+	Blind         []*Window              `protobuf:"bytes,3,rep,name=blind,proto3" json:"blind,omitempty"` // inside [from, to): when calls could begin and end here without anybody's telling
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +224,13 @@ func (x *SearchCallsResponse) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *SearchCallsResponse) GetBlind() []*Window {
+	if x != nil {
+		return x.Blind
+	}
+	return nil
 }
 
 // LegRecord is one leg with its call, as this recorder holds it.
@@ -1816,10 +1824,11 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\x04line\x18\x05 \x01(\tR\x04line\x12\x16\n" +
 	"\x06device\x18\x06 \x01(\tR\x06device\x12\x18\n" +
 	"\aongoing\x18\a \x01(\bR\aongoing\x12\x14\n" +
-	"\x05limit\x18\b \x01(\rR\x05limit\"S\n" +
+	"\x05limit\x18\b \x01(\rR\x05limit\"|\n" +
 	"\x13SearchCallsResponse\x12(\n" +
 	"\x04legs\x18\x01 \x03(\v2\x14.tandem.v1.LegRecordR\x04legs\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xcf\x01\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12'\n" +
+	"\x05blind\x18\x03 \x03(\v2\x11.tandem.v1.WindowR\x05blind\"\xcf\x01\n" +
 	"\tLegRecord\x12#\n" +
 	"\x04call\x18\x01 \x01(\v2\x0f.tandem.v1.CallR\x04call\x12 \n" +
 	"\x03leg\x18\x02 \x01(\v2\x0e.tandem.v1.LegR\x03leg\x12\x14\n" +
@@ -1993,68 +2002,70 @@ var file_tandem_v1_media_proto_goTypes = []any{
 	(*VerifyProgress)(nil),        // 23: tandem.v1.VerifyProgress
 	(*VerifySummary)(nil),         // 24: tandem.v1.VerifySummary
 	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Call)(nil),                  // 26: tandem.v1.Call
-	(*Leg)(nil),                   // 27: tandem.v1.Leg
-	(*Gap)(nil),                   // 28: tandem.v1.Gap
-	(Codec)(0),                    // 29: tandem.v1.Codec
-	(*HeldChannel)(nil),           // 30: tandem.v1.HeldChannel
+	(*Window)(nil),                // 26: tandem.v1.Window
+	(*Call)(nil),                  // 27: tandem.v1.Call
+	(*Leg)(nil),                   // 28: tandem.v1.Leg
+	(*Gap)(nil),                   // 29: tandem.v1.Gap
+	(Codec)(0),                    // 30: tandem.v1.Codec
+	(*HeldChannel)(nil),           // 31: tandem.v1.HeldChannel
 }
 var file_tandem_v1_media_proto_depIdxs = []int32{
 	25, // 0: tandem.v1.SearchCallsRequest.from:type_name -> google.protobuf.Timestamp
 	25, // 1: tandem.v1.SearchCallsRequest.to:type_name -> google.protobuf.Timestamp
 	3,  // 2: tandem.v1.SearchCallsResponse.legs:type_name -> tandem.v1.LegRecord
-	26, // 3: tandem.v1.LegRecord.call:type_name -> tandem.v1.Call
-	27, // 4: tandem.v1.LegRecord.leg:type_name -> tandem.v1.Leg
-	6,  // 5: tandem.v1.GetCallResponse.legs:type_name -> tandem.v1.LegDetail
-	3,  // 6: tandem.v1.LegDetail.record:type_name -> tandem.v1.LegRecord
-	7,  // 7: tandem.v1.LegDetail.parts:type_name -> tandem.v1.Part
-	25, // 8: tandem.v1.Part.from:type_name -> google.protobuf.Timestamp
-	25, // 9: tandem.v1.Part.to:type_name -> google.protobuf.Timestamp
-	8,  // 10: tandem.v1.Part.segments:type_name -> tandem.v1.Segment
-	28, // 11: tandem.v1.Part.gaps:type_name -> tandem.v1.Gap
-	25, // 12: tandem.v1.Segment.start:type_name -> google.protobuf.Timestamp
-	25, // 13: tandem.v1.Segment.end:type_name -> google.protobuf.Timestamp
-	29, // 14: tandem.v1.Segment.codec:type_name -> tandem.v1.Codec
-	28, // 15: tandem.v1.Segment.gaps:type_name -> tandem.v1.Gap
-	30, // 16: tandem.v1.ListChannelsResponse.channels:type_name -> tandem.v1.HeldChannel
-	25, // 17: tandem.v1.ListSegmentsRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 18: tandem.v1.ListSegmentsRequest.to:type_name -> google.protobuf.Timestamp
-	8,  // 19: tandem.v1.ListSegmentsResponse.segment:type_name -> tandem.v1.Segment
-	25, // 20: tandem.v1.ExportRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 21: tandem.v1.ExportRequest.to:type_name -> google.protobuf.Timestamp
-	0,  // 22: tandem.v1.ExportRequest.format:type_name -> tandem.v1.Format
-	15, // 23: tandem.v1.ExportResponse.header:type_name -> tandem.v1.ExportHeader
-	16, // 24: tandem.v1.ExportResponse.trailer:type_name -> tandem.v1.ExportTrailer
-	25, // 25: tandem.v1.ExportHeader.start:type_name -> google.protobuf.Timestamp
-	29, // 26: tandem.v1.ExportHeader.codec:type_name -> tandem.v1.Codec
-	28, // 27: tandem.v1.ExportTrailer.gaps:type_name -> tandem.v1.Gap
-	17, // 28: tandem.v1.ExportTrailer.stretches:type_name -> tandem.v1.Stretch
-	29, // 29: tandem.v1.ListenResponse.codec:type_name -> tandem.v1.Codec
-	25, // 30: tandem.v1.ListenResponse.at:type_name -> google.protobuf.Timestamp
-	25, // 31: tandem.v1.VerifyRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 32: tandem.v1.VerifyRequest.to:type_name -> google.protobuf.Timestamp
-	22, // 33: tandem.v1.VerifyResponse.finding:type_name -> tandem.v1.Finding
-	24, // 34: tandem.v1.VerifyResponse.summary:type_name -> tandem.v1.VerifySummary
-	23, // 35: tandem.v1.VerifyResponse.progress:type_name -> tandem.v1.VerifyProgress
-	1,  // 36: tandem.v1.MediaService.SearchCalls:input_type -> tandem.v1.SearchCallsRequest
-	4,  // 37: tandem.v1.MediaService.GetCall:input_type -> tandem.v1.GetCallRequest
-	9,  // 38: tandem.v1.MediaService.ListChannels:input_type -> tandem.v1.ListChannelsRequest
-	11, // 39: tandem.v1.MediaService.ListSegments:input_type -> tandem.v1.ListSegmentsRequest
-	13, // 40: tandem.v1.MediaService.Export:input_type -> tandem.v1.ExportRequest
-	18, // 41: tandem.v1.MediaService.Listen:input_type -> tandem.v1.ListenRequest
-	20, // 42: tandem.v1.MediaService.Verify:input_type -> tandem.v1.VerifyRequest
-	2,  // 43: tandem.v1.MediaService.SearchCalls:output_type -> tandem.v1.SearchCallsResponse
-	5,  // 44: tandem.v1.MediaService.GetCall:output_type -> tandem.v1.GetCallResponse
-	10, // 45: tandem.v1.MediaService.ListChannels:output_type -> tandem.v1.ListChannelsResponse
-	12, // 46: tandem.v1.MediaService.ListSegments:output_type -> tandem.v1.ListSegmentsResponse
-	14, // 47: tandem.v1.MediaService.Export:output_type -> tandem.v1.ExportResponse
-	19, // 48: tandem.v1.MediaService.Listen:output_type -> tandem.v1.ListenResponse
-	21, // 49: tandem.v1.MediaService.Verify:output_type -> tandem.v1.VerifyResponse
-	43, // [43:50] is the sub-list for method output_type
-	36, // [36:43] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	26, // 3: tandem.v1.SearchCallsResponse.blind:type_name -> tandem.v1.Window
+	27, // 4: tandem.v1.LegRecord.call:type_name -> tandem.v1.Call
+	28, // 5: tandem.v1.LegRecord.leg:type_name -> tandem.v1.Leg
+	6,  // 6: tandem.v1.GetCallResponse.legs:type_name -> tandem.v1.LegDetail
+	3,  // 7: tandem.v1.LegDetail.record:type_name -> tandem.v1.LegRecord
+	7,  // 8: tandem.v1.LegDetail.parts:type_name -> tandem.v1.Part
+	25, // 9: tandem.v1.Part.from:type_name -> google.protobuf.Timestamp
+	25, // 10: tandem.v1.Part.to:type_name -> google.protobuf.Timestamp
+	8,  // 11: tandem.v1.Part.segments:type_name -> tandem.v1.Segment
+	29, // 12: tandem.v1.Part.gaps:type_name -> tandem.v1.Gap
+	25, // 13: tandem.v1.Segment.start:type_name -> google.protobuf.Timestamp
+	25, // 14: tandem.v1.Segment.end:type_name -> google.protobuf.Timestamp
+	30, // 15: tandem.v1.Segment.codec:type_name -> tandem.v1.Codec
+	29, // 16: tandem.v1.Segment.gaps:type_name -> tandem.v1.Gap
+	31, // 17: tandem.v1.ListChannelsResponse.channels:type_name -> tandem.v1.HeldChannel
+	25, // 18: tandem.v1.ListSegmentsRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 19: tandem.v1.ListSegmentsRequest.to:type_name -> google.protobuf.Timestamp
+	8,  // 20: tandem.v1.ListSegmentsResponse.segment:type_name -> tandem.v1.Segment
+	25, // 21: tandem.v1.ExportRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 22: tandem.v1.ExportRequest.to:type_name -> google.protobuf.Timestamp
+	0,  // 23: tandem.v1.ExportRequest.format:type_name -> tandem.v1.Format
+	15, // 24: tandem.v1.ExportResponse.header:type_name -> tandem.v1.ExportHeader
+	16, // 25: tandem.v1.ExportResponse.trailer:type_name -> tandem.v1.ExportTrailer
+	25, // 26: tandem.v1.ExportHeader.start:type_name -> google.protobuf.Timestamp
+	30, // 27: tandem.v1.ExportHeader.codec:type_name -> tandem.v1.Codec
+	29, // 28: tandem.v1.ExportTrailer.gaps:type_name -> tandem.v1.Gap
+	17, // 29: tandem.v1.ExportTrailer.stretches:type_name -> tandem.v1.Stretch
+	30, // 30: tandem.v1.ListenResponse.codec:type_name -> tandem.v1.Codec
+	25, // 31: tandem.v1.ListenResponse.at:type_name -> google.protobuf.Timestamp
+	25, // 32: tandem.v1.VerifyRequest.from:type_name -> google.protobuf.Timestamp
+	25, // 33: tandem.v1.VerifyRequest.to:type_name -> google.protobuf.Timestamp
+	22, // 34: tandem.v1.VerifyResponse.finding:type_name -> tandem.v1.Finding
+	24, // 35: tandem.v1.VerifyResponse.summary:type_name -> tandem.v1.VerifySummary
+	23, // 36: tandem.v1.VerifyResponse.progress:type_name -> tandem.v1.VerifyProgress
+	1,  // 37: tandem.v1.MediaService.SearchCalls:input_type -> tandem.v1.SearchCallsRequest
+	4,  // 38: tandem.v1.MediaService.GetCall:input_type -> tandem.v1.GetCallRequest
+	9,  // 39: tandem.v1.MediaService.ListChannels:input_type -> tandem.v1.ListChannelsRequest
+	11, // 40: tandem.v1.MediaService.ListSegments:input_type -> tandem.v1.ListSegmentsRequest
+	13, // 41: tandem.v1.MediaService.Export:input_type -> tandem.v1.ExportRequest
+	18, // 42: tandem.v1.MediaService.Listen:input_type -> tandem.v1.ListenRequest
+	20, // 43: tandem.v1.MediaService.Verify:input_type -> tandem.v1.VerifyRequest
+	2,  // 44: tandem.v1.MediaService.SearchCalls:output_type -> tandem.v1.SearchCallsResponse
+	5,  // 45: tandem.v1.MediaService.GetCall:output_type -> tandem.v1.GetCallResponse
+	10, // 46: tandem.v1.MediaService.ListChannels:output_type -> tandem.v1.ListChannelsResponse
+	12, // 47: tandem.v1.MediaService.ListSegments:output_type -> tandem.v1.ListSegmentsResponse
+	14, // 48: tandem.v1.MediaService.Export:output_type -> tandem.v1.ExportResponse
+	19, // 49: tandem.v1.MediaService.Listen:output_type -> tandem.v1.ListenResponse
+	21, // 50: tandem.v1.MediaService.Verify:output_type -> tandem.v1.VerifyResponse
+	44, // [44:51] is the sub-list for method output_type
+	37, // [37:44] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_media_proto_init() }
