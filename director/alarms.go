@@ -66,6 +66,11 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 	if l := f.link; !l.up && (f.epoch != 0 || f.pair != nil) && now.Sub(l.since) >= linkGrace {
 		add("cti_down", "switch", warning, l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
 	}
+	for _, r := range f.recorders {
+		if r.state == recorderRefused && r.foreign {
+			add("wrong_group", r.Name, critical, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
+		}
+	}
 	if f.stance == listening && f.pair != nil {
 		return all // the rest is the active one's to know
 	}
@@ -80,7 +85,9 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 				add("recorder_not_ready", r.Name, warning, r.unready, "recorder %s at %s: %s; %d channels are on it", r.Name, r.Address, why, f.channelsOn(r.name))
 			}
 		case recorderRefused:
-			add("refused", r.Name, critical, r.since, "recorder %s at %s does not obey: %s", r.Name, r.Address, r.text)
+			if !r.foreign {
+				add("refused", r.Name, critical, r.since, "recorder %s at %s does not obey: %s", r.Name, r.Address, r.text)
+			}
 		}
 	}
 	for _, s := range f.sessions {

@@ -98,6 +98,7 @@ func (c Config) Validate() []config.Fault {
 	var check config.Check
 	check.Name("name", c.Name)
 	check.Name("group", c.Group)
+	check.That(c.Secondary || c.Group != "secondary", "secondary", "false: two groups that take the same copy take its channels from each other; want true in group %q", c.Group)
 	check.Name("site", c.Site)
 	if c.InsecureControl {
 		check.Addr("control", c.Control)

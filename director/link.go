@@ -118,10 +118,13 @@ func (l *link) lose(err error) {
 	}
 	l.loop.post(func(now time.Time, f *floor) {
 		var no *refusal
-		if errors.As(err, &no) {
-			f.recorderRefuses(now, l.name, no.text)
-		} else {
+		switch {
+		case !errors.As(err, &no):
 			f.recorderDown(now, l.name, err.Error(), heard)
+		case no.GetReason() == tandemv1.Refusal_REASON_WRONG_GROUP:
+			f.recorderForeign(now, l.name, no.GetGroup(), heard)
+		default:
+			f.recorderRefuses(now, l.name, no.text)
 		}
 	})
 }
@@ -180,7 +183,7 @@ func (l *link) session(ctx context.Context, patience time.Duration) error {
 func (l *link) inventory(ctx context.Context, patience time.Duration) (*tandemv1.Inventory, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	res, err := l.client.Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{}))
+	res, err := l.client.Inventory(ctx, connect.NewRequest(&tandemv1.InventoryRequest{Director: l.right.director, Group: l.group}))
 	if err != nil {
 		return nil, l.failed("inventory", err)
 	}

@@ -23,6 +23,7 @@ type recorder struct {
 	state     recorderState
 	since     time.Time // of state
 	text      string    // why it is lost or refuses
+	foreign   bool      // it refuses because it is of another group
 	heard     bool      // answered, or failed to, since the start
 	reachable bool      // connected, whether it obeys or not
 	seen      uint64    // the highest epoch it told of
@@ -141,7 +142,7 @@ func (f *floor) recorderHeard(now time.Time, name call.RecorderName, inv *tandem
 // have never commanded the recorder, and no other one refuses us.
 func (f *floor) mayGoAbove(r *recorder, holder string) bool {
 	for _, other := range f.recorders {
-		if other.state == recorderRefused {
+		if other.state == recorderRefused && !other.foreign {
 			return false
 		}
 	}
@@ -369,11 +370,24 @@ func (f *floor) recorderRefuses(now time.Time, name call.RecorderName, why strin
 	r := f.recorders[name]
 	r.heard = true
 	if r.state != recorderRefused || r.text != why {
-		f.log.Error("recorder refused our order", "recorder", name, "why", why, "epoch", f.epoch)
+		f.log.Error("recorder refused our order", "recorder", name, "address", r.Address, "why", why, "epoch", f.epoch)
 		r.since = now
 	}
-	r.state, r.text, r.load, r.ready, r.reachable = recorderRefused, why, nil, time.Time{}, false
+	r.state, r.text, r.foreign, r.load, r.ready, r.reachable = recorderRefused, why, false, nil, time.Time{}, false
 	f.activate()
+}
+
+// recorderForeign notes that a recorder serves another group: somebody wrote
+// a wrong address. Nothing that it says concerns us; what it had of ours, if it
+// was of our group until its last start, others take.
+func (f *floor) recorderForeign(now time.Time, name call.RecorderName, group string, heard time.Time) {
+	why := fmt.Sprintf("wrong_group: it serves %q, this director leads %q; correct its address in this director's configuration, or the group in one of both", group, f.group)
+	r := f.recorders[name]
+	if r.up() {
+		f.recorderDown(now, name, why, heard)
+	}
+	f.recorderRefuses(now, name, why)
+	r.foreign = true
 }
 
 // recorderReports takes in a load report.

@@ -138,7 +138,10 @@ func (s *station) inventory() *tandemv1.Inventory {
 	return inv
 }
 
-func (s *station) Inventory(context.Context, *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
+func (s *station) Inventory(_ context.Context, req *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
+	if err := s.fence.CheckGroup(req.Msg.GetDirector(), req.Msg.GetGroup(), req.Peer().Addr); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return connect.NewResponse(&tandemv1.InventoryResponse{Inventory: s.inventory()}), nil
@@ -589,7 +592,7 @@ func TestRefusedByTheRecorder(t *testing.T) {
 	for _, a := range s.status().GetAlarms() {
 		alarms[a.GetObject()] = a.GetWhat() + ": " + a.GetText()
 	}
-	for object, want := range map[string]string{"rec-1": "refused: recorder rec-1 at ", "rec-2": "refused: recorder rec-2 at "} {
+	for object, want := range map[string]string{"rec-1": "refused: recorder rec-1 at ", "rec-2": "wrong_group: recorder rec-2 at "} {
 		if len(alarms[object]) < len(want) || alarms[object][:len(want)] != want {
 			t.Errorf("%s: alarm %q", object, alarms[object])
 		}

@@ -27,7 +27,12 @@ type control struct {
 	watch       *watch
 }
 
-func (c *control) Inventory(ctx context.Context, _ *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
+// Inventory refuses directors of other groups before they learn anything of
+// this one: what they would do by it would be wrong.
+func (c *control) Inventory(ctx context.Context, r *connect.Request[tandemv1.InventoryRequest]) (*connect.Response[tandemv1.InventoryResponse], error) {
+	if err := c.fence.admit(r.Msg.GetDirector(), r.Msg.GetGroup(), r.Peer().Addr); err != nil {
+		return nil, err
+	}
 	inventory, err := c.inventory(ctx)
 	if err != nil {
 		return nil, err
@@ -127,6 +132,9 @@ func (c *control) Drain(ctx context.Context, r *connect.Request[tandemv1.DrainRe
 // each tenth carries the load, and so does one sent at once when readiness
 // changes.
 func (c *control) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
+	if err := c.fence.admit(r.Msg.GetDirector(), r.Msg.GetGroup(), r.Peer().Addr); err != nil {
+		return err
+	}
 	defer c.watch.join(r.Msg.GetDirector())()
 	var sent *tandemv1.Load
 	for sequence := uint64(1); ; sequence++ {

@@ -23,7 +23,7 @@ type fence struct {
 // newFence counts each reason from zero on.
 func newFence(v *voter.Keeper) *fence {
 	f := &fence{voter: v, refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "tandem_recorder_orders_refused_total", Help: "Orders of directors that were not obeyed.",
+		Name: "tandem_recorder_orders_refused_total", Help: "Orders of directors that were not obeyed, and questions of those of other groups.",
 	}, []string{"reason"})}
 	for reason := range tandemv1.Refusal_Reason_name {
 		if r := tandemv1.Refusal_Reason(reason); r != tandemv1.Refusal_REASON_UNSPECIFIED {
@@ -46,6 +46,11 @@ func (f *fence) obey(ctx context.Context, order *tandemv1.Order, act func() erro
 // begin is obey for the one order that may begin an epoch.
 func (f *fence) begin(ctx context.Context, order *tandemv1.Order, act func() error) error {
 	return f.count(f.voter.Obey(ctx, order, true, act))
+}
+
+// admit refuses whoever is of another group, at the network address from.
+func (f *fence) admit(director, group, from string) error {
+	return f.count(f.voter.CheckGroup(director, group, from))
 }
 
 func (f *fence) count(err error) error {

@@ -286,3 +286,50 @@ func TestDrainKeptBefore(t *testing.T) {
 		t.Error("half a file was read")
 	}
 }
+
+// A director of another group learns nothing and changes nothing. Who looks
+// without being one is let in.
+func TestAnotherGroupIsKeptOut(t *testing.T) {
+	b := newBench(t)
+	b.open("s1.m1.A")
+	stranger := &tandemv1.Order{Epoch: 1000, Director: "dir-x", Group: "secondary"}
+	watch := func() error {
+		stream, err := b.control.Watch(t.Context(), connect.NewRequest(&tandemv1.WatchRequest{Director: "dir-x", Group: "secondary"}))
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		stream.Receive()
+		return stream.Err()
+	}
+	for what, ask := range map[string]func() error{
+		"inventory": func() error {
+			_, err := b.control.Inventory(t.Context(), connect.NewRequest(&tandemv1.InventoryRequest{Director: "dir-x", Group: "secondary"}))
+			return err
+		},
+		"watch": watch,
+		"fence": func() error {
+			_, err := b.control.Fence(t.Context(), connect.NewRequest(&tandemv1.FenceRequest{Order: stranger}))
+			return err
+		},
+		"close": func() error {
+			_, err := b.control.CloseChannels(t.Context(), connect.NewRequest(&tandemv1.CloseChannelsRequest{Order: stranger, Channels: []*tandemv1.CloseChannel{{Channel: "s1.m1.A"}}}))
+			return err
+		},
+	} {
+		r := voter.RefusalIn(ask())
+		if r.GetReason() != tandemv1.Refusal_REASON_WRONG_GROUP || r.GetGroup() != "primary" {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+	if b.held()["s1.m1.A"] == nil {
+		t.Error("it closed a channel")
+	}
+	inventory, err := b.control.Inventory(t.Context(), connect.NewRequest(&tandemv1.InventoryRequest{}))
+	if err != nil || inventory.Msg.Inventory.GetEpoch() >= stranger.Epoch {
+		t.Errorf("%v, %v", inventory, err)
+	}
+	if !b.ready() {
+		t.Error("it is not ready for its own director")
+	}
+}

@@ -43,6 +43,8 @@ type Keeper struct {
 	write  func(path string, content []byte, mode os.FileMode) error
 	ear    ear
 
+	strangers strangers
+
 	// turn is an order's while it is carried out; change is whoever's that
 	// changes the state, while its epoch is written. Neither is a mutex, so
 	// that a caller that has given up stops waiting for a disk. A lease needs

@@ -40,7 +40,7 @@ func RefusalIn(err error) *tandemv1.Refusal {
 func (k *Keeper) refuse(reason tandemv1.Refusal_Reason, text string) error {
 	epoch, holder := k.Seen()
 	err := connect.NewError(connect.CodeFailedPrecondition, errors.New(text))
-	detail, derr := connect.NewErrorDetail(&tandemv1.Refusal{Reason: reason, Epoch: uint64(epoch), Holder: holder, Nonce: k.Nonce()})
+	detail, derr := connect.NewErrorDetail(&tandemv1.Refusal{Reason: reason, Epoch: uint64(epoch), Holder: holder, Nonce: k.Nonce(), Group: k.cfg.Group})
 	if derr != nil {
 		return connect.NewError(connect.CodeInternal, fmt.Errorf("describe refusal: %w", derr))
 	}
@@ -48,7 +48,20 @@ func (k *Keeper) refuse(reason tandemv1.Refusal_Reason, text string) error {
 	return err
 }
 
-func (k *Keeper) refuseGroup(director, group string) error {
+// CheckGroup refuses a director of another group, at the network address from.
+// Whoever names no group is none and only looks: it is let in.
+func (k *Keeper) CheckGroup(director, group, from string) error {
+	if group == "" || group == k.cfg.Group {
+		return nil
+	}
+	return k.refuseGroup(director, group, from)
+}
+
+func (k *Keeper) refuseGroup(director, group, from string) error {
+	if k.strangers.isNews(stranger{director, group}, k.cfg.Clock()) {
+		k.cfg.Log.Error("a director of another group was refused: correct the address in its configuration, or the group in one of both",
+			"voter", k.cfg.Name, "group", k.cfg.Group, "director", director, "director_group", group, "from", from)
+	}
 	return k.refuse(tandemv1.Refusal_REASON_WRONG_GROUP, fmt.Sprintf("wrong group: %s serves %q, director %q leads %q", k.cfg.Name, k.cfg.Group, director, group))
 }
 
@@ -62,7 +75,7 @@ func (k *Keeper) refuseOrder(reason tandemv1.Refusal_Reason, o *tandemv1.Order) 
 	var text string
 	switch reason {
 	case tandemv1.Refusal_REASON_WRONG_GROUP:
-		return k.refuseGroup(o.GetDirector(), o.GetGroup())
+		return k.refuseGroup(o.GetDirector(), o.GetGroup(), "")
 	case tandemv1.Refusal_REASON_WRONG_PROFILE:
 		return k.refuseProfile(o.GetDirector(), o.GetProfile())
 	case tandemv1.Refusal_REASON_WRONG_HOLDER:

@@ -16,7 +16,7 @@ var _ tandemv1connect.VoterServiceHandler = (*Keeper)(nil)
 
 // Query implements VoterService. It waits for nothing.
 func (k *Keeper) Query(_ context.Context, r *connect.Request[tandemv1.QueryRequest]) (*connect.Response[tandemv1.QueryResponse], error) {
-	if err := k.admit(r.Msg.GetDirector(), r.Msg.GetGroup(), r.Msg.GetProfile()); err != nil {
+	if err := k.admit(r.Msg.GetDirector(), r.Msg.GetGroup(), r.Msg.GetProfile(), r.Peer().Addr); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&tandemv1.QueryResponse{Ballot: k.ballot()}), nil
@@ -28,7 +28,7 @@ func (k *Keeper) Lease(ctx context.Context, r *connect.Request[tandemv1.LeaseReq
 	if director == "" {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errNoDirector)
 	}
-	if err := k.admit(director, r.Msg.GetGroup(), r.Msg.GetProfile()); err != nil {
+	if err := k.admit(director, r.Msg.GetGroup(), r.Msg.GetProfile(), r.Peer().Addr); err != nil {
 		return nil, err
 	}
 	granted := false
@@ -52,7 +52,7 @@ func (k *Keeper) Lease(ctx context.Context, r *connect.Request[tandemv1.LeaseReq
 // Release implements VoterService.
 func (k *Keeper) Release(ctx context.Context, r *connect.Request[tandemv1.ReleaseRequest]) (*connect.Response[tandemv1.ReleaseResponse], error) {
 	if r.Msg.GetGroup() != k.cfg.Group {
-		return nil, k.refuseGroup(r.Msg.GetBy(), r.Msg.GetGroup())
+		return nil, k.refuseGroup(r.Msg.GetBy(), r.Msg.GetGroup(), r.Peer().Addr)
 	}
 	err := k.alter(ctx, func(s state, now authority.Instant) state {
 		v, _ := s.Step(k.timing, authority.Message{Kind: authority.Release, Epoch: authority.Epoch(r.Msg.GetEpoch()), Round: authority.Instant(r.Msg.GetRound())}, now)
@@ -71,10 +71,10 @@ var errNoDirector = errors.New("director: want the name of the director that ask
 
 // admit refuses whoever is of another group or keeps other time, and notes
 // that the others were heard.
-func (k *Keeper) admit(director, group, profile string) error {
+func (k *Keeper) admit(director, group, profile, from string) error {
 	switch {
 	case group != k.cfg.Group:
-		return k.refuseGroup(director, group)
+		return k.refuseGroup(director, group, from)
 	case profile != k.cfg.Profile:
 		return k.refuseProfile(director, profile)
 	}

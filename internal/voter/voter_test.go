@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -476,5 +477,41 @@ func TestTellsWhomItObeys(t *testing.T) {
 	want := []string{"epoch=2 director=dir-a fence=true", "epoch=2 director=dir-a fence=false", "epoch=3 director=dir-b fence=true", "epoch=3 director=dir-b fence=false"}
 	if !slices.Equal(told, want) {
 		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+// A director of another group asks ten times a second. The log names it once
+// an hour, and whoever invents names does not fill it.
+func TestStrangersAreToldOnce(t *testing.T) {
+	var s strangers
+	now := authority.Instant(0)
+	for n, c := range []struct {
+		who   stranger
+		after time.Duration
+		want  bool
+	}{
+		{stranger{"dir-c", "secondary"}, 0, true},
+		{stranger{"dir-c", "secondary"}, time.Minute, false},
+		{stranger{"dir-d", "secondary"}, 0, true},
+		{stranger{"dir-c", "tertiary"}, 0, true},
+		{stranger{"dir-c", "secondary"}, tellAgain - time.Minute, true},
+		{stranger{"dir-c", "secondary"}, 0, false},
+	} {
+		now = now.Add(c.after)
+		if got := s.isNews(c.who, now); got != c.want {
+			t.Errorf("step %d: %v", n, got)
+		}
+	}
+	told := 0
+	for n := range 1000 {
+		if s.isNews(stranger{strconv.Itoa(n), "x"}, now) {
+			told++
+		}
+	}
+	if told >= mostStrangers || len(s.told) > mostStrangers {
+		t.Errorf("%d were told of", told)
+	}
+	if !s.isNews(stranger{"late", "x"}, now.Add(tellAgain)) || len(s.told) != 1 {
+		t.Errorf("an hour later %d are remembered", len(s.told))
 	}
 }

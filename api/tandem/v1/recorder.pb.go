@@ -190,6 +190,7 @@ type Refusal struct {
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // the newest the recorder has seen
 	Holder        string                 `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	Nonce         uint64                 `protobuf:"varint,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Group         string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"` // the one that the recorder serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,8 +253,19 @@ func (x *Refusal) GetNonce() uint64 {
 	return 0
 }
 
+func (x *Refusal) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+// InventoryRequest says who asks. A director of another group is refused;
+// whoever is none leaves both empty.
 type InventoryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Director      string                 `protobuf:"bytes,1,opt,name=director,proto3" json:"director,omitempty"`
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +298,20 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_recorder_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *InventoryRequest) GetDirector() string {
+	if x != nil {
+		return x.Director
+	}
+	return ""
+}
+
+func (x *InventoryRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
 }
 
 type InventoryResponse struct {
@@ -1822,12 +1848,13 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\tsecondary\x18\x04 \x01(\bR\tsecondary\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05nonce\x18\x06 \x01(\x04R\x05nonce\x12\x18\n" +
-	"\aprofile\x18\a \x01(\tR\aprofile\"\xc6\x02\n" +
+	"\aprofile\x18\a \x01(\tR\aprofile\"\xdc\x02\n" +
 	"\aRefusal\x121\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x19.tandem.v1.Refusal.ReasonR\x06reason\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06holder\x18\x03 \x01(\tR\x06holder\x12\x14\n" +
-	"\x05nonce\x18\x04 \x01(\x04R\x05nonce\"\xc3\x01\n" +
+	"\x05nonce\x18\x04 \x01(\x04R\x05nonce\x12\x14\n" +
+	"\x05group\x18\x05 \x01(\tR\x05group\"\xc3\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_STALE_EPOCH\x10\x01\x12\x16\n" +
@@ -1836,8 +1863,10 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\x10REASON_NOT_FRESH\x10\x04\x12\x13\n" +
 	"\x0fREASON_NO_LEASE\x10\x05\x12\x13\n" +
 	"\x0fREASON_REPEATED\x10\x06\x12\x18\n" +
-	"\x14REASON_WRONG_PROFILE\x10\a\"\x12\n" +
-	"\x10InventoryRequest\"G\n" +
+	"\x14REASON_WRONG_PROFILE\x10\a\"D\n" +
+	"\x10InventoryRequest\x12\x1a\n" +
+	"\bdirector\x18\x01 \x01(\tR\bdirector\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\"G\n" +
 	"\x11InventoryResponse\x122\n" +
 	"\tinventory\x18\x01 \x01(\v2\x14.tandem.v1.InventoryR\tinventory\"6\n" +
 	"\fFenceRequest\x12&\n" +
