@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"tandem/internal/call"
 	"tandem/internal/config"
 	"tandem/internal/media"
 )
@@ -89,9 +90,11 @@ type SIPFaults struct {
 	Delay      config.Duration `toml:"delay" json:"delay"`
 }
 
-// RTPFaults go wrong in the media of Channel, or of every channel if it is empty.
+// RTPFaults go wrong in the media of Channel, or of every channel if it is
+// empty; of one copy of each mix, or of both.
 type RTPFaults struct {
 	Channel      string          `toml:"channel" json:"channel"`
+	Copy         call.Copy       `toml:"copy" json:"copy"`
 	Loss         float64         `toml:"loss" json:"loss"`
 	Reorder      float64         `toml:"reorder" json:"reorder"`
 	Duplicate    float64         `toml:"duplicate" json:"duplicate"`
@@ -176,6 +179,7 @@ func (f Faults) validate(check *config.Check, prefix string) {
 	}
 	oneOf("cti.refuse_login", f.CTI.RefuseLogin, "", "credentials", "standby", "limit")
 	oneOf("cti.snapshot", f.CTI.Snapshot, "", "stale", "partial", "cut")
+	oneOf("rtp.copy", string(f.RTP.Copy), "", string(call.CopyA), string(call.CopyB))
 	check.That(f.SIP.Status == 0 || f.SIP.Status >= 400 && f.SIP.Status < 700, prefix+"sip.status", "%d: want 0 or a failure such as 408, 486, 491, 503", f.SIP.Status)
 	for key, p := range map[string]float64{
 		"cti.lose": f.CTI.Lose, "cti.duplicate": f.CTI.Duplicate, "cti.reorder": f.CTI.Reorder,

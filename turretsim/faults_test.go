@@ -14,6 +14,7 @@ import (
 	"github.com/emiago/sipgo"
 	"github.com/emiago/sipgo/sip"
 
+	"tandem/internal/call"
 	"tandem/internal/config"
 	"tandem/internal/cti"
 	"tandem/turretsim/truth"
@@ -140,6 +141,47 @@ func TestFaultsOfOneChannelLeaveOthersAlone(t *testing.T) {
 	a.e.wait(t, 25)
 	if v := a.end(t); v.RecordedMS != v.SentMS || a.withheld(t) != 0 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// The path of one copy is cut: nothing of it reaches the wire, and the other
+// copy of the same mix is whole.
+func TestFaultsOfOneCopyLeaveTheOtherAlone(t *testing.T) {
+	a := attach(t, func(c *Config) {
+		c.Floor.Copies = []string{"A", "B"}
+		c.Faults.RTP = RTPFaults{Loss: 1, Copy: call.CopyB}
+	})
+	twin, other := newEar(t), login(t, a.s, "B").channels(t, 1)[0]
+	if other.ID != strings.TrimSuffix(a.channel.ID, "A")+"B" {
+		t.Fatalf("the copy of %s is %s", a.channel.ID, other.ID)
+	}
+	d, status := a.director.call(t, other, offerOf(twin.addr(), muxLine))
+	if status != 200 {
+		t.Fatalf("INVITE answered %d", status)
+	}
+	a.e.wait(t, 50)
+	if n := twin.count(); n != 0 {
+		t.Errorf("%d packets of the copy came", n)
+	}
+	d.bye(t)
+	a.e.wait(t, a.e.count()+2) // what the copy sent last the other one has, too
+	a.end(t)
+	account, err := truth.Load(a.s.cfg.TruthLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withheld := func(of *truth.Account) (n, sent int64) {
+		v := of.NewJudge().Total()
+		return v.WithheldMS, v.SentMS
+	}
+	if n, sent := withheld(account.Copy(call.CopyB)); n == 0 || n != sent {
+		t.Errorf("of copy B %d of %d ms are withheld", n, sent)
+	}
+	if n, sent := withheld(account.Copy(call.CopyA)); n != 0 || sent == 0 {
+		t.Errorf("of copy A %d of %d ms are withheld", n, sent)
+	}
+	if n, _ := withheld(account.Mixes()); n != 0 {
+		t.Errorf("%d ms are withheld of both", n)
 	}
 }
 

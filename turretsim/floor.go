@@ -327,12 +327,17 @@ func forCopy(m cti.Message, copy call.Copy) (cti.Message, bool) {
 		}
 	}
 	if m.Channels != nil {
-		m.Channels = slices.DeleteFunc(slices.Clone(m.Channels), func(id string) bool { return !strings.HasSuffix(id, "."+string(copy)) })
+		m.Channels = slices.DeleteFunc(slices.Clone(m.Channels), func(id string) bool { return !ofCopy(id, copy) })
 	}
 	return m, true
 }
 
 // subscribe sends a link the picture of the floor and every event after it.
+// ofCopy says that a channel, by its id, is of a copy.
+func ofCopy(channel string, copy call.Copy) bool {
+	return strings.HasSuffix(channel, "."+string(copy))
+}
+
 func (f *floor) subscribe(l *link, copy call.Copy) {
 	f.do(func() {
 		l.copy = copy

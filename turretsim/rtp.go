@@ -239,7 +239,7 @@ func (sh *shard) packet(st *stream, sample int64, due time.Time, f *RTPFaults) {
 	st.silent = false
 	st.packets++
 	st.octets += packetSamples
-	if !f.healthy() && (f.Channel == "" || f.Channel == st.channel) {
+	if !f.healthy() && f.concerns(st.channel) {
 		sh.faulty(st, f, datagram, sample)
 	} else {
 		sh.media.commit(len(datagram))

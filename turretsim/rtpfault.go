@@ -15,6 +15,11 @@ func (f *RTPFaults) healthy() bool {
 		f.WrongVersion == 0 && f.Short == 0 && f.WrongType == 0 && f.SecondSSRC == 0
 }
 
+// concerns says that a channel suffers.
+func (f *RTPFaults) concerns(channel string) bool {
+	return (f.Channel == "" || f.Channel == channel) && (f.Copy == "" || ofCopy(channel, f.Copy))
+}
+
 // delayed is a datagram that leaves later than it should.
 type delayed struct {
 	due  int64 // tick
@@ -108,7 +113,7 @@ type drift struct {
 func (sh *shard) setAdrift(tick int64, slot []*stream, f *RTPFaults) {
 	var stay []*stream
 	for _, st := range slot {
-		if f.Channel != "" && f.Channel != st.channel {
+		if !f.concerns(st.channel) {
 			stay = append(stay, st)
 			continue
 		}

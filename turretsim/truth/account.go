@@ -8,6 +8,7 @@ import (
 	"sort"
 	"time"
 
+	"tandem/internal/call"
 	"tandem/internal/media"
 	"tandem/internal/tone"
 	"tandem/turretsim/voice"
@@ -29,11 +30,19 @@ type sourceKey struct{ device, source string }
 
 // spoken is one channel: who is mixed on it and what of that was sent.
 type spoken struct {
-	id      string
-	mix     voice.Mix // to be copied: it keeps a buffer
-	sources []tone.Source
-	ranges  []sent // by first sample
+	id       string
+	mixID    string // of the channel and its copies
+	copy     call.Copy
+	mix      voice.Mix // to be copied: it keeps a buffer
+	sources  []tone.Source
+	ranges   []sent // by first sample
+	withheld []span // of them, what never reached the wire
+	path     path
+	turns    int // times that the path was another than before
 }
+
+// path is how and where a channel is sent.
+type path struct{ dialog, to string }
 
 // sent is packets sent without a break, [from, to) on the media clock, the
 // first due at that instant.
@@ -100,6 +109,10 @@ func (b *builder) line(l Line) error {
 		return b.channel(l)
 	case TypePackets:
 		return b.packets(l)
+	case TypeWithheld:
+		if c := b.account.channels[l.Channel]; c != nil {
+			c.withheld = append(c.withheld, span{l.Sample, l.Sample + int64(l.Packets)*PacketSamples})
+		}
 	case TypeUtterance:
 		return b.utterance(l)
 	case TypeHush:
@@ -113,7 +126,7 @@ func (b *builder) line(l Line) error {
 }
 
 func (b *builder) channel(l Line) error {
-	c := &spoken{id: l.Channel}
+	c := &spoken{id: l.Channel, mixID: l.Session + "." + l.Mix, copy: call.Copy(l.Copy)}
 	for _, name := range l.Sources {
 		s, err := b.speaker(l.Device, name)
 		if err != nil {
@@ -162,6 +175,7 @@ func (b *builder) packets(l Line) error {
 	if err != nil {
 		return err
 	}
+	c.follow(path{l.Dialog, l.To})
 	next := sent{from: l.Sample, to: l.Sample + int64(l.Packets)*PacketSamples, at: l.At, codec: codec}
 	if n := len(c.ranges); n > 0 {
 		if last := &c.ranges[n-1]; last.to == next.from && last.codec == codec && last.wall(last.to).Equal(next.at) {
@@ -171,6 +185,14 @@ func (b *builder) packets(l Line) error {
 	}
 	c.ranges = append(c.ranges, next)
 	return nil
+}
+
+// follow notes how the channel is sent from now on.
+func (c *spoken) follow(p path) {
+	if c.path != p && c.path != (path{}) {
+		c.turns++
+	}
+	c.path = p
 }
 
 func (b *builder) utterance(l Line) error {

@@ -36,6 +36,7 @@ type Verdict struct {
 	DuplicatedMS  int64            `json:"duplicated_ms"`  // in the recording once more
 	MisplacedMS   int64            `json:"misplaced_ms"`   // of the unexplained: there, at a wrong instant
 	ForeignMS     int64            `json:"foreign_ms"`     // recorded sound that this channel never sent
+	WithheldMS    int64            `json:"withheld_ms"`    // of the sent, what the switch kept from the wire on purpose
 	MaxSkewMS     float64          `json:"max_skew_ms"`    // the recorder's clock against the switch's
 	GapsMS        map[string]int64 `json:"gaps_ms,omitempty"`
 	Findings      []string         `json:"findings,omitempty"` // the first of what is wrong
@@ -64,10 +65,10 @@ func (a *Account) NewJudge() *Judge {
 
 // tally is a verdict in samples.
 type tally struct {
-	sent, recorded, gap, unexplained, duplicated, misplaced, foreign int64
-	skew                                                             time.Duration
-	gaps                                                             map[string]int64
-	findings                                                         []string
+	sent, recorded, gap, unexplained, duplicated, misplaced, foreign, withheld int64
+	skew                                                                       time.Duration
+	gaps                                                                       map[string]int64
+	findings                                                                   []string
 }
 
 const maxFindings = 20
@@ -84,7 +85,7 @@ func (t tally) verdict() Verdict {
 	v := Verdict{
 		SentMS: milliseconds(t.sent), RecordedMS: milliseconds(t.recorded), GapMS: milliseconds(t.gap), UnexplainedMS: milliseconds(t.unexplained),
 		DuplicatedMS: milliseconds(t.duplicated), MisplacedMS: milliseconds(t.misplaced), ForeignMS: milliseconds(t.foreign),
-		MaxSkewMS: float64(t.skew.Microseconds()) / 1000, Findings: t.findings, GapsMS: map[string]int64{},
+		WithheldMS: milliseconds(t.withheld), MaxSkewMS: float64(t.skew.Microseconds()) / 1000, Findings: t.findings, GapsMS: map[string]int64{},
 	}
 	for cause, n := range t.gaps {
 		v.GapsMS[cause] = milliseconds(n)
@@ -119,6 +120,7 @@ func (j *Judge) Total() Verdict {
 		sum.duplicated += t.duplicated
 		sum.misplaced += t.misplaced
 		sum.foreign += t.foreign
+		sum.withheld += t.withheld
 		sum.skew = max(sum.skew, t.skew)
 		for cause, n := range t.gaps {
 			sum.gaps[cause] += n
@@ -139,16 +141,12 @@ type run struct {
 
 func (j *Judge) judge(c *spoken, stretches []Stretch, gaps []Gap) tally {
 	t := tally{gaps: map[string]int64{}}
-	var ranges []span
-	for _, r := range c.ranges {
-		ranges = append(ranges, span{r.from, r.to})
-	}
-	sentAll := union(ranges)
+	sentAll := c.whole()
 	owed := sentAll
 	if !j.From.IsZero() || !j.To.IsZero() {
 		owed = sentAll.within(j.bounds(c))
 	}
-	t.sent = total(owed)
+	t.sent, t.withheld = total(owed), total(inside(union(c.withheld), owed))
 
 	var runs []run
 	for _, s := range stretches {
