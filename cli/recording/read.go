@@ -47,13 +47,15 @@ type Take struct {
 	start   time.Time
 	format  media.WAVFormat
 	samples []byte // empty: only gaps are known
+	asked   Interval
+	told    Interval // of which the recorder knows; empty when it has no segments yet
 }
 
 // Read fetches all that a recorder holds of a channel in an interval into
 // memory, 8 kB a second. It is nil when that is nothing.
 func Read(ctx context.Context, r Recorder, channel string, i Interval) (*Take, error) {
 	from, to := i.proto()
-	t := &Take{part: stitch.Part{Recorder: r.Name}}
+	t := &Take{part: stitch.Part{Recorder: r.Name}, asked: i}
 	trailer, err := t.export(ctx, r.Media, &tandemv1.ExportRequest{Channel: channel, From: from, To: to, Format: tandemv1.Format_FORMAT_WAV})
 	if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
 		return nil, fmt.Errorf("export channel %s from %s: %w", channel, r.Name, err)
@@ -64,6 +66,7 @@ func Read(ctx context.Context, r Recorder, channel string, i Interval) (*Take, e
 	}
 	t.part.Stretches, t.offsets = stretches(t.start, trailer.GetStretches(), segments)
 	t.part.Gaps = gaps(trailer.GetGaps())
+	t.told = told(segments)
 	if trailer == nil {
 		for _, s := range segments {
 			t.part.Gaps = append(t.part.Gaps, within(gaps(s.Gaps), i)...)
@@ -73,6 +76,20 @@ func Read(ctx context.Context, r Recorder, channel string, i Interval) (*Take, e
 		return nil, nil
 	}
 	return t, nil
+}
+
+// told is from where to where a recorder knows what it has of a channel and
+// what it misses: from its first segment to its last.
+func told(segments []*tandemv1.Segment) (i Interval) {
+	for _, s := range segments {
+		if from := s.Start.AsTime(); i.From.IsZero() || from.Before(i.From) {
+			i.From = from
+		}
+		if to := s.End.AsTime(); to.After(i.To) {
+			i.To = to
+		}
+	}
+	return i
 }
 
 // export reads one file, and keeps its samples.

@@ -18,6 +18,9 @@ type Recording struct {
 	Samples   []byte
 	Gaps      []Gap
 	Recorders []string // whose takes it is made of
+	Group     string   // whose copy it is, for Merge to tell; Join does not know
+
+	survey
 }
 
 // Gap is what nobody has.
@@ -43,12 +46,14 @@ func Join(takes []*Take) Recording {
 	if r.Start.IsZero() { // only gaps are known
 		r.Start = firstGap(parts)
 	}
+	line := stitch.Join(r.Start, parts)
 	if len(takes) == 1 { // as the recorder itself stitched it
 		r.Samples, r.Gaps = takes[0].samples, takes[0].gaps(r.Start)
+		r.survey = r.look(takes, takes[0].placed(line))
 		return r
 	}
-	line := stitch.Join(r.Start, parts)
 	r.Samples = r.lay(takes, line)
+	r.survey = r.look(takes, line)
 	for _, h := range line.Holes {
 		r.Gaps = append(r.Gaps, Gap{h.Gap, length(h.At), length(h.Samples), h.Before, h.After})
 	}

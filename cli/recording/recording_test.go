@@ -253,6 +253,7 @@ func TestRead(t *testing.T) {
 		part: stitch.Part{Recorder: "rec-1", Stretches: []stitch.Stretch{{SSRC: 7, TS: 5, From: ms(0), To: ms(20), Samples: 160}},
 			Gaps: []stitch.Gap{{From: ms(20), To: ms(40), Cause: call.CauseLoss}}},
 		offsets: []int64{0}, start: noon, format: media.WAVFormat{Codec: media.PCMU, SampleRate: 8000}, samples: file[media.WAVHeaderSize:],
+		asked: Interval{ms(0), ms(40)},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)

@@ -31,6 +31,7 @@ var floors = map[string]int{
 	"internal/call":                 values,
 	"internal/cti":                  values,
 	"internal/media":                values,
+	"internal/merge":                values,
 	"internal/stitch":               values,
 	"internal/tone":                 values,
 	"recorder/rtpstream":            values,
