@@ -1,5 +1,5 @@
 // Package daemon is what every long-running process of Tandem does the same
-// way: flags, logs, signals, exit status, metrics.
+// way: flags, logs, signals, exit status, metrics, and its life under systemd.
 package daemon
 
 import (
@@ -75,7 +75,7 @@ func Main[C config.Validator](name string, defaults C, run func(context.Context,
 		fmt.Printf("%s: ok\n", *file)
 		return ExitOK
 	}
-	slog.SetDefault(NewLogger(os.Stderr))
+	defer logAs("tandem-" + name)()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends at once
