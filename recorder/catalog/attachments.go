@@ -42,12 +42,23 @@ const attachmentColumns = `num, channel, session, user, user_name, device, profi
  host, port, codec, payload_type, rtcp_mux, remote, dialog, reason, opened_us, closed_us, cause,
  continues, continues_cause, continues_us`
 
-// PutAttachments stores attachments by their number, whole.
+// causeReplaced closes an attachment of a channel that is attached again.
+const causeReplaced = "replaced"
+
+// PutAttachments stores attachments by their number, whole. A channel has one
+// open attachment: another one of it is closed.
 func (c *Catalog) PutAttachments(ctx context.Context, attachments []Attachment) error {
 	return c.update(ctx, "put attachments", func(tx *sql.Tx) error {
-		return each(ctx, tx, `INSERT OR REPLACE INTO attachments (`+attachmentColumns+`)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, attachments, func(a Attachment) []any {
-			return []any{a.Num, a.Channel, a.Session, a.User, a.UserName, a.Device, a.Profile, a.Mix, a.Copy, listText(a.Sources),
+		err := each(ctx, tx, `UPDATE attachments SET closed_us = max(opened_us, ?), cause = ?, revision = ?
+			WHERE channel = ? AND num <> ? AND closed_us IS NULL AND ? IS NULL`, attachments, func(a Attachment) []any {
+			return []any{micros(a.Opened), causeReplaced, c.next(), a.Channel, a.Num, micros(a.Closed)}
+		})
+		if err != nil {
+			return err
+		}
+		return each(ctx, tx, `INSERT OR REPLACE INTO attachments (revision, `+attachmentColumns+`)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, attachments, func(a Attachment) []any {
+			return []any{c.next(), a.Num, a.Channel, a.Session, a.User, a.UserName, a.Device, a.Profile, a.Mix, a.Copy, listText(a.Sources),
 				a.Host, a.Port, a.Codec, a.PayloadType, a.RTCPMux, a.Remote, a.Dialog, a.Reason, micros(a.Opened), micros(a.Closed), a.Cause,
 				a.Continues.Recorder, a.Continues.Cause, micros(a.Continues.Since)}
 		})

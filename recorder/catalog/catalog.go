@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -29,8 +30,10 @@ var ErrNotFound = errors.New("not found")
 
 // Catalog is an open catalog.
 type Catalog struct {
-	write *sql.DB // one connection
-	read  *sql.DB
+	id       string
+	write    *sql.DB // one connection
+	read     *sql.DB
+	revision atomic.Int64 // the last one given to a row; only writers count on
 }
 
 // Open opens or creates the catalog at path and brings its schema up to date.
@@ -54,6 +57,10 @@ func Open(ctx context.Context, path string) (*Catalog, error) {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
 	c.read.SetMaxOpenConns(4)
+	if err := c.readPlace(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("open catalog %s: %w", path, err)
+	}
 	return c, nil
 }
 
@@ -73,7 +80,8 @@ func (c *Catalog) migrate(ctx context.Context) error {
 // Close ends all use of the catalog.
 func (c *Catalog) Close() error { return errors.Join(c.read.Close(), c.write.Close()) }
 
-// update runs f in one write transaction.
+// update runs f in one write transaction. There is one at a time, so that rows
+// are seen in the order of their revisions.
 func (c *Catalog) update(ctx context.Context, what string, f func(*sql.Tx) error) error {
 	tx, err := c.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -107,8 +115,13 @@ func each[T any](ctx context.Context, tx *sql.Tx, query string, items []T, args 
 	return nil
 }
 
+// reader is the database, or a transaction that sees one state of it.
+type reader interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // rows runs a query and collects what scan makes of each row.
-func rows[T any](ctx context.Context, db *sql.DB, what string, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
+func rows[T any](ctx context.Context, db reader, what string, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
 	result, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)

@@ -79,14 +79,14 @@ const (
 // wins. A leg spoken of again is no longer interrupted.
 func (c *Catalog) PutRecords(ctx context.Context, calls []Call, legs []Leg, blind []Window) error {
 	return c.update(ctx, "put records", func(tx *sql.Tx) error {
-		err := each(ctx, tx, `INSERT OR REPLACE INTO calls VALUES (?,?,?,?,?,?,?,?,?,?)`, calls, func(c Call) []any {
-			return []any{c.ID, c.Line, c.Direction, c.Kind, c.Party, c.PartyName, c.State, micros(c.Start), micros(c.End), c.EndCause}
+		err := each(ctx, tx, `INSERT OR REPLACE INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?)`, calls, func(k Call) []any {
+			return []any{k.ID, k.Line, k.Direction, k.Kind, k.Party, k.PartyName, k.State, micros(k.Start), micros(k.End), k.EndCause, c.next()}
 		})
 		if err != nil {
 			return err
 		}
-		err = each(ctx, tx, `INSERT OR REPLACE INTO legs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)`, legs, func(l Leg) []any {
-			return []any{l.ID, l.Call, l.Session, l.User, l.UserName, l.Device, l.Source, micros(l.Start), micros(l.End), l.EndCause, l.Accuracy, l.Group, l.Secondary}
+		err = each(ctx, tx, `INSERT OR REPLACE INTO legs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,NULL,?)`, legs, func(l Leg) []any {
+			return []any{l.ID, l.Call, l.Session, l.User, l.UserName, l.Device, l.Source, micros(l.Start), micros(l.End), l.EndCause, l.Accuracy, l.Group, l.Secondary, c.next()}
 		})
 		if err != nil {
 			return err
@@ -94,8 +94,8 @@ func (c *Catalog) PutRecords(ctx context.Context, calls []Call, legs []Leg, blin
 		if err := putLegChannels(ctx, tx, legs); err != nil {
 			return err
 		}
-		return each(ctx, tx, `INSERT OR REPLACE INTO blind (from_us, unwatched, to_us) VALUES (?,0,?)`, blind, func(w Window) []any {
-			return []any{micros(w.From), micros(w.To)}
+		return each(ctx, tx, `INSERT OR REPLACE INTO blind (from_us, unwatched, to_us, revision) VALUES (?,0,?,?)`, blind, func(w Window) []any {
+			return []any{micros(w.From), micros(w.To), c.next()}
 		})
 	})
 }
@@ -123,8 +123,8 @@ func putLegChannels(ctx context.Context, tx *sql.Tx, legs []Leg) error {
 // restart, and saying it again changes nothing.
 func (c *Catalog) Unwatched(ctx context.Context, now time.Time) error {
 	return c.update(ctx, "begin unwatched window", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO blind (from_us, unwatched) SELECT ?, 1
-			WHERE NOT EXISTS (SELECT 1 FROM blind WHERE unwatched = 1 AND to_us IS NULL)`, now.UnixMicro())
+		_, err := tx.ExecContext(ctx, `INSERT INTO blind (from_us, unwatched, revision) SELECT ?, 1, ?
+			WHERE NOT EXISTS (SELECT 1 FROM blind WHERE unwatched = 1 AND to_us IS NULL)`, now.UnixMicro(), c.next())
 		return err
 	})
 }
@@ -132,7 +132,7 @@ func (c *Catalog) Unwatched(ctx context.Context, now time.Time) error {
 // Watched ends what Unwatched began.
 func (c *Catalog) Watched(ctx context.Context, now time.Time) error {
 	return c.update(ctx, "end unwatched window", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE blind SET to_us = ? WHERE unwatched = 1 AND to_us IS NULL`, now.UnixMicro())
+		_, err := tx.ExecContext(ctx, `UPDATE blind SET to_us = ?, revision = ? WHERE unwatched = 1 AND to_us IS NULL`, now.UnixMicro(), c.next())
 		return err
 	})
 }
@@ -140,16 +140,20 @@ func (c *Catalog) Watched(ctx context.Context, now time.Time) error {
 // InterruptLegs marks every open leg as interrupted at the given instant;
 // called once at start. It returns how many legs.
 func (c *Catalog) InterruptLegs(ctx context.Context, lastGood time.Time) (int, error) {
-	var n int64
-	err := c.update(ctx, "interrupt legs", func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, `UPDATE legs SET interrupted_us = max(?, start_us) WHERE end_us IS NULL AND interrupted_us IS NULL`, lastGood.UnixMicro())
+	var open []call.LegID
+	err := c.update(ctx, "interrupt legs", func(tx *sql.Tx) (err error) {
+		open, err = rows(ctx, tx, "read open legs", func(r *sql.Rows) (id call.LegID, err error) {
+			err = r.Scan(&id)
+			return id, err
+		}, `SELECT id FROM legs WHERE end_us IS NULL AND interrupted_us IS NULL`)
 		if err != nil {
 			return err
 		}
-		n, err = r.RowsAffected()
-		return err
+		return each(ctx, tx, `UPDATE legs SET interrupted_us = max(?, start_us), revision = ? WHERE id = ?`, open, func(id call.LegID) []any {
+			return []any{lastGood.UnixMicro(), c.next(), id}
+		})
 	})
-	return int(n), err
+	return len(open), err
 }
 
 // Record is a leg with its call.
@@ -170,17 +174,23 @@ type Query struct {
 	Call     call.CallID
 	Leg      call.LegID
 	Limit    int // 0: no limit
+
+	since int64 // not 0: records of which something was written after this revision
 }
 
 // Search returns records, newest first, and whether the limit cut the list.
 func (c *Catalog) Search(ctx context.Context, q Query) ([]Record, bool, error) {
+	return search(ctx, c.read, q)
+}
+
+func search(ctx context.Context, db reader, q Query) ([]Record, bool, error) {
 	where, args := q.where()
 	query := `SELECT ` + legColumns + `, ` + callColumns + `, ` + gapColumn + `
 		FROM legs LEFT JOIN calls ON calls.id = legs.call WHERE ` + where + ` ORDER BY legs.start_us DESC, legs.id`
 	if q.Limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", q.Limit+1)
 	}
-	records, err := rows(ctx, c.read, "search calls", scanRecord, query, args...)
+	records, err := rows(ctx, db, "search calls", scanRecord, query, args...)
 	if err != nil {
 		return nil, false, err
 	}
@@ -230,6 +240,9 @@ func (q Query) where() (string, []any) {
 	if q.Leg != "" {
 		add("legs.id = ?", q.Leg)
 	}
+	if q.since > 0 {
+		add("legs.id IN ("+legsChanged+")", q.since, q.since, q.since)
+	}
 	return strings.Join(terms, " AND "), args
 }
 
@@ -238,13 +251,18 @@ func like(s string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s) + "%"
 }
 
+// fields are where the legColumns go.
+func (l *Leg) fields() []any {
+	return []any{&l.ID, &l.Call, &l.Session, &l.User, &l.UserName, &l.Device, &l.Source,
+		at(&l.Start), at(&l.End), &l.EndCause, &l.Accuracy, &l.Group, &l.Secondary, at(&l.Interrupted), (*list)(&l.Channels)}
+}
+
 func scanRecord(r *sql.Rows) (Record, error) {
 	var rec Record
 	l, c := &rec.Leg, &rec.Call
 	var id, line, direction, kind, party, partyName, state, cause sql.NullString
-	err := r.Scan(&l.ID, &l.Call, &l.Session, &l.User, &l.UserName, &l.Device, &l.Source,
-		at(&l.Start), at(&l.End), &l.EndCause, &l.Accuracy, &l.Group, &l.Secondary, at(&l.Interrupted), (*list)(&l.Channels),
-		&id, &line, &direction, &kind, &party, &partyName, &state, at(&c.Start), at(&c.End), &cause, &rec.GapMS)
+	err := r.Scan(append(l.fields(),
+		&id, &line, &direction, &kind, &party, &partyName, &state, at(&c.Start), at(&c.End), &cause, &rec.GapMS)...)
 	c.ID, c.Line, c.Direction, c.Kind = l.Call, line.String, direction.String, kind.String
 	c.Party, c.PartyName, c.State, c.EndCause = party.String, partyName.String, state.String, cause.String
 	return rec, err

@@ -66,9 +66,9 @@ type Heard struct {
 // Commit stores a step. When it returns, the journal files it covers are not needed any more.
 func (c *Catalog) Commit(ctx context.Context, step Compaction) error {
 	return c.update(ctx, "commit compaction", func(tx *sql.Tx) error {
-		err := each(ctx, tx, `INSERT OR REPLACE INTO segments (`+segmentColumns+`)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, step.Segments, func(s Segment) []any {
-			return []any{s.ID, s.Num, s.Channel, s.Copy, micros(s.Start), micros(s.End), s.Codec, s.SSRC, s.FirstTS, s.Samples, s.File, s.Size, s.SHA256,
+		err := each(ctx, tx, `INSERT OR REPLACE INTO segments (revision, `+segmentColumns+`)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, step.Segments, func(s Segment) []any {
+			return []any{c.next(), s.ID, s.Num, s.Channel, s.Copy, micros(s.Start), micros(s.End), s.Codec, s.SSRC, s.FirstTS, s.Samples, s.File, s.Size, s.SHA256,
 				s.Packets, s.Lost, s.Reordered, s.Duplicates, s.MaxJitter.Microseconds(), s.Sealed, s.State, s.FirstSeq, s.LastSeq, s.Holes}
 		})
 		if err != nil {
