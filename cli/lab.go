@@ -26,7 +26,8 @@ With --json one object in the end: duration_ms, turrets, channels, calls, sent_m
 recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms, passed, faults[{seed,
 at_ms,what,object,live_legs,detect_ms,gap_ms{p50,p99,max},steady_ms,stranded,
 unexplained_ms,duplicated_ms,missing_ms,late_ms,directors{takeover_ms,leads,role_changes,
-stale_orders,invites,byes},findings[],directory}] and rows[], one for each kind of fault.
+stale_orders,invites,byes},twin{primary_missing_ms,secondary_missing_ms,both_lost_ms,
+missing_after_merge_ms,noticed},findings[],directory}] and rows[], one for each kind of fault.
 Exit status 5 when something was found.`,
 		ArgsUsage: "[FAULT...]",
 		Flags: []cli.Flag{
@@ -103,7 +104,7 @@ func (i *invocation) sayFaults(report scenario.Report, asJSON bool) error {
 	if asJSON {
 		return i.json(report)
 	}
-	for _, t := range []*table{faultTable(report), directorTable(report)} {
+	for _, t := range []*table{faultTable(report), directorTable(report), twinTable(report)} {
 		if len(t.rows) > 0 {
 			fmt.Fprintln(i.out)
 			i.print(t)
@@ -116,7 +117,7 @@ func (i *invocation) sayFaults(report scenario.Report, asJSON bool) error {
 func faultTable(r scenario.Report) *table {
 	t := &table{heading: []string{"FAULT", "SEEDS", "LIVE LEGS", "GAP P50", "P99", "MAX MS", "UNEXPLAINED MS", "TWICE MS", "DETECTED MS", "STEADY MS", "FINDINGS"}}
 	for _, row := range r.Rows {
-		if row.Directors != nil {
+		if row.Directors != nil || row.Twin != nil {
 			continue
 		}
 		t.add(text(row.Fault), number("%d", row.Seeds), number("%d", row.LiveLegs), number("%d", row.GapMs.P50), number("%d", row.GapMs.P99), number("%d", row.GapMs.Max),
@@ -130,7 +131,7 @@ func directorTable(r scenario.Report) *table {
 	t := &table{heading: []string{"FAULT", "SEEDS", "LIVE LEGS", "TAKEN OVER", "AFTER P50", "MAX MS", "LEADS", "ROLE CHANGES", "STALE ORDERS", "MISSING MS", "UNEXPLAINED MS", "TWICE MS", "FINDINGS"}}
 	for _, row := range r.Rows {
 		d := row.Directors
-		if d == nil {
+		if d == nil || row.Twin != nil {
 			continue
 		}
 		after, most := cell{text: "-", right: true}, cell{text: "-", right: true}
@@ -139,6 +140,18 @@ func directorTable(r scenario.Report) *table {
 		}
 		t.add(text(row.Fault), number("%d", row.Seeds), number("%d", row.LiveLegs), number("%d", d.Takeovers), after, most, text(strings.Join(d.Leads, ", ")),
 			number("%d", d.RoleChanges), number("%d", d.StaleOrders), number("%d", d.MissingMs), number("%d", row.UnexplainedMs), number("%d", row.DuplicatedMs), findings(row))
+	}
+	return t
+}
+
+// twinTable is the rows about two groups.
+func twinTable(r scenario.Report) *table {
+	t := &table{heading: []string{"FAULT", "SEEDS", "LIVE LEGS", "PRIMARY MISSES MS", "SECONDARY MISSES MS", "BOTH LOST MS", "AFTER MERGE MS", "UNEXPLAINED MS", "SECONDARY NOTICED", "FINDINGS"}}
+	for _, row := range r.Rows {
+		if w := row.Twin; w != nil {
+			t.add(text(row.Fault), number("%d", row.Seeds), number("%d", row.LiveLegs), number("%d", w.PrimaryMissingMs), number("%d", w.SecondaryMissingMs), number("%d", w.BothLostMs),
+				number("%d", w.MissingAfterMerge), number("%d", row.UnexplainedMs), number("%d", w.Noticed), findings(row))
+		}
 	}
 	return t
 }

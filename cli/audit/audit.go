@@ -13,6 +13,7 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/cli/recording"
+	"tandem/internal/call"
 	"tandem/turretsim/truth"
 )
 
@@ -67,10 +68,47 @@ type Recording struct {
 	Gaps      []truth.Gap
 }
 
+// Source is where audio is heard from: all that there is of a channel in an
+// interval. It is safe for concurrent use.
+type Source func(ctx context.Context, channel string, i Interval) (Recording, error)
+
+// From is what recorders hold together of their channels.
+func From(recorders []Media) Source {
+	return func(ctx context.Context, channel string, i Interval) (Recording, error) {
+		return Export(ctx, recorders, channel, i)
+	}
+}
+
+// Merged is what two groups hold together: the channel is that of a mix, without
+// its copy, and where the primary's copy has a hole it is filled from the
+// secondary's.
+func Merged(primary, secondary []Media) Source {
+	return func(ctx context.Context, mix string, i Interval) (Recording, error) {
+		a, err := join(ctx, primary, mix+"."+string(call.CopyA), i)
+		if err != nil {
+			return Recording{}, fmt.Errorf("the primary group: %w", err)
+		}
+		b, err := join(ctx, secondary, mix+"."+string(call.CopyB), i)
+		if err != nil {
+			return Recording{}, fmt.Errorf("the secondary group: %w", err)
+		}
+		merged, _ := recording.Merge(a, b)
+		return heard(merged), nil
+	}
+}
+
 // Export is a channel's audio as anybody would get it, stitched from what the
 // recorders hold of it. One that does not answer is an error: what it alone
 // holds would seem to be lost.
 func Export(ctx context.Context, recorders []Media, channel string, i Interval) (Recording, error) {
+	whole, err := join(ctx, recorders, channel, i)
+	if err != nil {
+		return Recording{}, err
+	}
+	return heard(whole), nil
+}
+
+func join(ctx context.Context, recorders []Media, channel string, i Interval) (recording.Recording, error) {
 	takes := make([]*recording.Take, len(recorders))
 	g, ctx := errgroup.WithContext(ctx)
 	for n, r := range numbered(recorders) {
@@ -80,9 +118,13 @@ func Export(ctx context.Context, recorders []Media, channel string, i Interval) 
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return Recording{}, err
+		return recording.Recording{}, err
 	}
-	whole := recording.Join(takes)
+	return recording.Join(takes), nil
+}
+
+// heard is a recording as the judge takes it.
+func heard(whole recording.Recording) Recording {
 	var r Recording
 	if len(whole.Samples) > 0 {
 		r.Stretches = []truth.Stretch{{From: whole.Start, Codec: whole.Format.Codec, Samples: whole.Samples}}
@@ -91,7 +133,7 @@ func Export(ctx context.Context, recorders []Media, channel string, i Interval) 
 		from := whole.Start.Add(gap.At) // by the clock of the audio beside it
 		r.Gaps = append(r.Gaps, truth.Gap{From: from, To: from.Add(gap.Length), Cause: string(gap.Cause)})
 	}
-	return r, nil
+	return r
 }
 
 // Crop is the recording cut to an interval, so that little is listened to. A bound

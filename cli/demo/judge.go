@@ -40,7 +40,7 @@ func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *Di
 		all = append(all, f.media(r))
 	}
 	if err := f.during(ctx, func() error {
-		judged, err := scenario.Judge(ctx, account, all, scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: []audit.Interval{director.window()}, Ended: time.Now()}, scenario.Everything)
+		judged, err := scenario.Judge(ctx, account, audit.From(all), scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: []audit.Interval{director.window()}, Ended: time.Now()}, scenario.Everything)
 		if err != nil {
 			return err
 		}

@@ -98,7 +98,7 @@ func (f *Floor) Play(ctx context.Context, s scenario.Scenario, seed uint64, pace
 	for _, address := range f.addresses {
 		recorders = append(recorders, f.Media(address))
 	}
-	r.Judgement, err = scenario.Judge(ctx, account, recorders, r.Fault, scenario.LegsOnly)
+	r.Judgement, err = scenario.Judge(ctx, account, audit.From(recorders), r.Fault, scenario.LegsOnly)
 	return r, err
 }
 

@@ -14,6 +14,12 @@ import (
 
 // Act implements scenario.Floor.
 func (f *floor) Act(ctx context.Context, a scenario.Action, name string) error {
+	switch a { // what is done to the switch
+	case scenario.Lose:
+		return f.simulator().SetFaults(ctx, fmt.Sprintf(`{"rtp":{"loss":%v}}`, lossRate))
+	case scenario.Spare:
+		return f.simulator().SetFaults(ctx, `{}`)
+	}
 	m := f.find(name)
 	if m == nil {
 		return fmt.Errorf("no host %q", name)
@@ -63,6 +69,10 @@ func (f *floor) Act(ctx context.Context, a scenario.Action, name string) error {
 	}
 	return nil
 }
+
+// lossRate is how many packets of each copy are lost, each by a draw of its own:
+// a four-hundredth is then lost of both.
+const lossRate = 0.05
 
 // find is the host of a name, or the one that a watchdog of that name is on;
 // nil for none.

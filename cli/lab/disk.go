@@ -28,16 +28,16 @@ const diskSize = 2 << 30
 // errNoDisk is a machine that gives no disk to slow down.
 var errNoDisk = errors.New("no loop device with a file system")
 
-// openDisk prepares the directory as the scenario wants it.
-func openDisk(h *host, dir string, s scenario.Scenario) (*disk, error) {
+// openDisk prepares the directory for what will be done to it.
+func openDisk(h *host, dir string, harm []scenario.Action) (*disk, error) {
 	d := &disk{dir: dir}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return d, fmt.Errorf("make disk: %w", err)
 	}
 	switch {
-	case slices.Contains(s.Harm, scenario.FillDisk):
+	case slices.Contains(harm, scenario.FillDisk):
 		return d, h.do(d.mountSmall)
-	case slices.Contains(s.Harm, scenario.SlowDisk):
+	case slices.Contains(harm, scenario.SlowDisk):
 		d.image = dir + ".img"
 		if err := h.do(d.makeFileSystem); err != nil {
 			return d, fmt.Errorf("%w: %w", errNoDisk, err)

@@ -14,8 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	tandemv1 "tandem/api/tandem/v1"
-	"tandem/api/tandem/v1/tandemv1connect"
-	"tandem/cli/audit"
 	"tandem/cli/process"
 	"tandem/cli/scenario"
 )
@@ -71,41 +69,50 @@ type floor struct {
 	directors []*machine // one, or a pair, the preferred one first
 	witness   *machine   // nil: none
 	recorders []*machine
+	twin      *twin // the second group; nil: none
 }
 
 // newFloor builds the hosts and their cables, and writes the daemons' files.
-func newFloor(o Options, s scenario.Scenario, seed uint64, dir string) (f *floor, err error) {
-	f = &floor{options: o, scenario: s, seed: seed, dir: dir}
-	defer func() {
-		if err != nil {
-			f.close()
-		}
-	}()
-	if f.wires, err = newWires(); err != nil {
+func newFloor(o Options, s scenario.Scenario, seed uint64, dir string) (*floor, error) {
+	f := &floor{options: o, scenario: s, seed: seed, dir: dir}
+	if err := f.build(); err != nil {
+		f.close()
 		return nil, err
+	}
+	return f, nil
+}
+
+func (f *floor) build() (err error) {
+	if f.wires, err = newWires(); err != nil {
+		return err
 	}
 	if f.sim, err = f.machine("turretsim", "switch", switchPlace); err != nil {
-		return nil, err
+		return err
 	}
-	if !s.Quality.Perfect() {
-		if f.relay, err = f.wires.spoil(f.sim.host, media, s.Quality, seed); err != nil {
-			return nil, err
+	if !f.scenario.Quality.Perfect() {
+		if f.relay, err = f.wires.spoil(f.sim.host, media, f.scenario.Quality, f.seed); err != nil {
+			return err
 		}
 	}
 	if err := f.addDirectors(); err != nil {
-		return nil, err
+		return err
 	}
-	for n := range o.Recorders {
+	for n := range f.options.Recorders {
 		m, err := f.machine("recorder", "rec-"+strconv.Itoa(n+1), firstRecorder+place(n))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		f.recorders = append(f.recorders, m)
-		if m.disk, err = openDisk(m.host, f.recorderDir(m), s); err != nil {
-			return nil, err
+		if m.disk, err = openDisk(m.host, f.recorderDir(m), f.scenario.Harm); err != nil {
+			return err
 		}
 	}
-	return f, f.configure()
+	if f.scenario.Twin {
+		if err := f.addTwin(); err != nil {
+			return err
+		}
+	}
+	return f.configure()
 }
 
 func (f *floor) machine(kind, name string, p place) (*machine, error) {
@@ -131,7 +138,7 @@ func (f *floor) machine(kind, name string, p place) (*machine, error) {
 
 // machines are all there are so far, those that feed others first.
 func (f *floor) machines() []*machine {
-	all := slices.Concat(f.directors, []*machine{f.sim, f.witness}, f.recorders)
+	all := slices.Concat(f.directors, []*machine{f.sim, f.witness}, f.recorders, f.twin.machines())
 	return slices.DeleteFunc(all, func(m *machine) bool { return m == nil })
 }
 
@@ -167,7 +174,7 @@ func (f *floor) configure() error {
 	var known []map[string]any
 	for n, m := range f.recorders {
 		known = append(known, map[string]any{"name": m.name, "address": address(m.place, recorderPort), "priority": f.priority(n)})
-		if err := m.daemon.Configure(f.recorderConfig(n, m)); err != nil {
+		if err := m.daemon.Configure(f.recorderConfig(m, primary, f.room(n))); err != nil {
 			return err
 		}
 	}
@@ -175,19 +182,14 @@ func (f *floor) configure() error {
 		"seed": f.seed, "control": simControl, "truth_log": f.truthLog(),
 		"cti": map[string]any{"listen": cti, "user": "lab", "password_file": password},
 		"sip": map[string]any{"listen": address(switchPlace, sipPort)},
-		"rtp": map[string]any{"address": switchPlace.at(media), "vad": f.options.Turrets*f.options.Mixes > talkative},
-		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": f.options.Mixes, "logon_interval": "2ms",
+		"rtp": map[string]any{"address": switchPlace.at(media), "vad": f.options.Turrets*f.options.Mixes*len(f.copies()) > talkative},
+		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": f.options.Mixes, "copies": f.copies(), "logon_interval": "2ms",
 			"calls_per_minute": callsPerMinute, "call_length": callLength, "max_calls": f.calls()},
 	}); err != nil {
 		return err
 	}
 	for n, m := range f.directors {
-		config := map[string]any{
-			"name": m.name, "site": "lab", "control": address(m.place, directorPort), "monitor": address(m.place, monitorPort), "insecure_control": true, "recorder": known,
-			"provider": map[string]any{"unigy": map[string]any{
-				"servers": []string{cti}, "user": "lab", "password_file": password, "sip_listen": address(m.place, dialPort),
-			}},
-		}
+		config := f.directorConfig(m, cti, password, known)
 		if f.scenario.Pair != nil {
 			failover, err := f.pairConfig(n)
 			if err != nil {
@@ -199,7 +201,20 @@ func (f *floor) configure() error {
 			return err
 		}
 	}
-	return f.configureWitness()
+	if err := f.configureWitness(); err != nil {
+		return err
+	}
+	return f.configureTwin(cti, password)
+}
+
+// directorConfig is what every director has to know.
+func (f *floor) directorConfig(m *machine, cti, password string, recorders []map[string]any) map[string]any {
+	return map[string]any{
+		"name": m.name, "site": "lab", "control": address(m.place, directorPort), "monitor": address(m.place, monitorPort), "insecure_control": true, "recorder": recorders,
+		"provider": map[string]any{"unigy": map[string]any{
+			"servers": []string{cti}, "user": "lab", "password_file": password, "sip_listen": address(m.place, dialPort),
+		}},
+	}
 }
 
 // talkative is how many channels may send all the time. More of them send only
@@ -221,14 +236,18 @@ func (f *floor) calls() int { return int(float64(f.options.Legs) * 1.15 / legsPe
 // spare is how many channels a recorder has room for beyond all there are.
 const spare = 100
 
-func (f *floor) recorderConfig(n int, m *machine) map[string]any {
-	room := f.options.Turrets*f.options.Mixes + spare
+// room is how many channels a recorder takes.
+func (f *floor) room(n int) int {
 	if f.scenario.Tight && n >= f.scenario.Victims {
 		// All survivors together have room for half of the floor.
-		room = f.options.Turrets * f.options.Mixes / 2 / (f.options.Recorders - f.scenario.Victims)
+		return f.options.Turrets * f.options.Mixes / 2 / (f.options.Recorders - f.scenario.Victims)
 	}
+	return f.options.Turrets*f.options.Mixes + spare
+}
+
+func (f *floor) recorderConfig(m *machine, group string, room int) map[string]any {
 	return map[string]any{
-		"name": m.name, "control": address(m.place, recorderPort), "insecure_control": true, "dir": f.recorderDir(m),
+		"name": m.name, "group": group, "control": address(m.place, recorderPort), "insecure_control": true, "dir": f.recorderDir(m),
 		"media":   map[string]any{"keep": "all"},
 		"rtp":     map[string]any{"host": m.place.at(media)},
 		"journal": map[string]any{"file_age": "2s"}, // read sooner in the end
@@ -264,6 +283,13 @@ func favour() error {
 // agents log on when there is a choice of recorders. Of a pair none leads as
 // soon as it is up.
 func (f *floor) start(ctx context.Context) error {
+	if err := f.startPrimary(ctx); err != nil {
+		return err
+	}
+	return f.startTwin(ctx)
+}
+
+func (f *floor) startPrimary(ctx context.Context) error {
 	for _, m := range append(slices.Clone(f.directors), f.sim) {
 		if err := m.do(favour); err != nil { // the host's thread, and what it starts
 			return err
@@ -286,7 +312,7 @@ func (f *floor) start(ctx context.Context) error {
 	}
 	if err := f.await(ctx, "all recorders to be ready", func() bool {
 		s, err := f.Status(ctx)
-		return err == nil && !slices.ContainsFunc(s.Recorders, func(r *tandemv1.RecorderStatus) bool { return r.State != "ready" })
+		return err == nil && allReady(s)
 	}); err != nil {
 		return err
 	}
@@ -351,7 +377,18 @@ func (f *floor) fallSilent(ctx context.Context) (scenario.SwitchState, error) {
 // filed tells whether little is only in journals.
 func (f *floor) filed(ctx context.Context) bool {
 	s, err := f.Status(ctx)
-	return err == nil && !slices.ContainsFunc(s.Recorders, func(r *tandemv1.RecorderStatus) bool { return r.GetLoad().GetJournalLagBytes() > little })
+	if err != nil {
+		return false
+	}
+	all := s.Recorders
+	if f.twin != nil {
+		t, err := f.TwinStatus(ctx)
+		if err != nil {
+			return false
+		}
+		all = append(all, t.Recorders...)
+	}
+	return !slices.ContainsFunc(all, func(r *tandemv1.RecorderStatus) bool { return r.GetLoad().GetJournalLagBytes() > little })
 }
 
 func (f *floor) simulator() scenario.Simulator {
@@ -392,12 +429,4 @@ func (f *floor) Channels(ctx context.Context, recorder string) ([]string, error)
 		ids = append(ids, c.GetChannel().GetId())
 	}
 	return ids, nil
-}
-
-// media are all recorders, for what they hold.
-func (f *floor) media() (all []audit.Media) {
-	for _, m := range f.recorders {
-		all = append(all, tandemv1connect.NewMediaServiceClient(m.http, "http://"+address(m.place, recorderPort)))
-	}
-	return all
 }

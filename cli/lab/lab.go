@@ -1,7 +1,8 @@
 // Package lab is a trading floor on hosts of its own within this machine: a
 // switch, a director or a pair of them with their watchdogs, and recorders, as
 // real processes, each host in a network namespace, joined by a media network
-// and a management network whose cables can be pulled one by one. It breaks
+// and a management network whose cables can be pulled one by one; where a
+// scenario wants it, a second group beside, for the other copy of every mix. It breaks
 // them on purpose and measures what that costs. It needs root, and touches nothing outside its namespaces but its
 // directory.
 package lab
@@ -15,7 +16,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"tandem/cli/audit"
 	"tandem/cli/scenario"
+	"tandem/internal/call"
 	"tandem/turretsim/truth"
 )
 
@@ -105,8 +108,20 @@ func play(ctx context.Context, o Options, s scenario.Scenario, seed uint64, say 
 	if err != nil {
 		return r, err
 	}
-	if r.Judgement, err = scenario.Judge(ctx, account, f.media(), r.Fault, scenario.Everything); err != nil {
+	if err := f.judge(ctx, account, &r); err != nil {
 		return r, fmt.Errorf("judge %s: %w; the logs are in %s", s.Name, err, dir)
 	}
 	return r, nil
+}
+
+// judge holds what each group has, and both together, against the account.
+func (f *floor) judge(ctx context.Context, account *truth.Account, r *scenario.Result) (err error) {
+	recorders := mediaOf(f.recorders)
+	if r.Judgement, err = scenario.Judge(ctx, account.Copy(call.CopyA), audit.From(recorders), r.Fault, scenario.Everything); err != nil || f.twin == nil {
+		return err
+	}
+	t := r.Fault.Twin
+	t.Turns = account.Copy(call.CopyB).Turns()
+	t.Secondary, t.Merged, err = scenario.JudgeTwins(ctx, account, recorders, mediaOf(f.twin.recorders), r.Fault)
+	return err
 }

@@ -101,7 +101,7 @@ func TestHostsAreNameless(t *testing.T) {
 
 func TestDiskFillsAndStalls(t *testing.T) {
 	_, one, _ := hosts(t)
-	full, err := openDisk(one, t.TempDir()+"/full", scenario.Scenario{Harm: []scenario.Action{scenario.FillDisk}})
+	full, err := openDisk(one, t.TempDir()+"/full", []scenario.Action{scenario.FillDisk})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestDiskFillsAndStalls(t *testing.T) {
 	if err := write(full); err != nil {
 		t.Errorf("an emptied disk: %v", err)
 	}
-	slow, err := openDisk(one, t.TempDir()+"/slow", scenario.Scenario{Harm: []scenario.Action{scenario.SlowDisk}})
+	slow, err := openDisk(one, t.TempDir()+"/slow", []scenario.Action{scenario.SlowDisk})
 	if errors.Is(err, errNoDisk) {
 		t.Skip(err)
 	}

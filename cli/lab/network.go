@@ -16,13 +16,16 @@ const (
 // place is a host's number on both networks.
 type place int
 
-// The places of the lab; recorders follow from firstRecorder on.
+// The places of the lab; recorders follow from firstRecorder on, those of a
+// second group from firstTwin on.
 const (
 	switchPlace   place = 1
 	directorPlace place = 2
 	peerPlace     place = 3
 	witnessPlace  place = 4
+	twinPlace     place = 5
 	firstRecorder place = 11
+	firstTwin     place = 101
 )
 
 // at is the address of a place on a network.

@@ -41,10 +41,10 @@ const readers = 4
 // long is how long one channel may take to read.
 const long = 30 * time.Second
 
-// Judge holds what all recorders together have against the switch's account.
+// Judge holds what recorders have together against the switch's account.
 // What the account has must have reached the recorders. One that cannot be
 // read is an error: what it alone has would seem to be lost.
-func Judge(ctx context.Context, account *truth.Account, recorders []audit.Media, fault Fault, scope Scope) (Judgement, error) {
+func Judge(ctx context.Context, account *truth.Account, recorders audit.Source, fault Fault, scope Scope) (Judgement, error) {
 	channels, legs := account.Channels(), liveLegs(account, fault)
 	read := audit.Interval{From: account.Origin, To: fault.Ended.Add(tail)}
 	if scope == LegsOnly {
@@ -155,8 +155,8 @@ func add(sum *truth.Verdict, v truth.Verdict) {
 // tail is more than a recording goes on after the last look at the floor.
 const tail = 10 * time.Second
 
-func recording(ctx context.Context, recorders []audit.Media, id string, i audit.Interval) (audit.Recording, error) {
+func recording(ctx context.Context, recorders audit.Source, id string, i audit.Interval) (audit.Recording, error) {
 	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
-	return audit.Export(ctx, recorders, id, i)
+	return recorders(ctx, id, i)
 }

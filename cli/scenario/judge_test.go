@@ -30,13 +30,14 @@ type shelf struct {
 	tandemv1connect.UnimplementedMediaServiceHandler
 	samples map[string][]byte
 	gaps    map[string][]*tandemv1.Gap
-	broken  bool // the last message is missing
+	ssrc    uint32 // of all that is on it
+	broken  bool   // the last message is missing
 }
 
 func (s *shelf) Export(_ context.Context, r *connect.Request[tandemv1.ExportRequest], stream *connect.ServerStream[tandemv1.ExportResponse]) error {
 	from := max(0, r.Msg.From.AsTime().Sub(noon))
 	samples := s.samples[r.Msg.Channel][from*tone.Rate/time.Second:]
-	whole := []*tandemv1.Stretch{{Samples: int64(len(samples)), Ssrc: 1, FirstTs: int64(from * tone.Rate / time.Second)}}
+	held := s.stretches(r.Msg.Channel, int64(from*tone.Rate/time.Second), int64(len(samples)))
 	header := media.WAVHeader(media.WAVFormat{Codec: media.PCMU, SampleRate: 8000}, int64(len(samples)))
 	return errors.Join(
 		stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Header{Header: &tandemv1.ExportHeader{Start: at(from)}}}),
@@ -46,9 +47,28 @@ func (s *shelf) Export(_ context.Context, r *connect.Request[tandemv1.ExportRequ
 			if s.broken {
 				return nil
 			}
-			return stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Trailer{Trailer: &tandemv1.ExportTrailer{Gaps: s.gaps[r.Msg.Channel], Stretches: whole}}})
+			return stream.Send(&tandemv1.ExportResponse{Part: &tandemv1.ExportResponse_Trailer{Trailer: &tandemv1.ExportTrailer{Gaps: s.gaps[r.Msg.Channel], Stretches: held}}})
 		}(),
 	)
+}
+
+// stretches are n samples of a channel from one on, but for its gaps.
+func (s *shelf) stretches(channel string, from, n int64) (all []*tandemv1.Stretch) {
+	sample := func(t *timestamppb.Timestamp) int64 {
+		return min(max(0, int64(t.AsTime().Sub(noon)*tone.Rate/time.Second)-from), n)
+	}
+	at := int64(0)
+	hold := func(to int64) {
+		if at < to {
+			all = append(all, &tandemv1.Stretch{Offset: at, Samples: to - at, Ssrc: s.ssrc, FirstTs: from + at})
+		}
+	}
+	for _, g := range s.gaps[channel] {
+		hold(sample(g.From))
+		at = max(at, sample(g.To))
+	}
+	hold(n)
+	return all
 }
 
 // ListSegments has none: all is in the journal.
@@ -141,7 +161,7 @@ func TestJudge(t *testing.T) {
 	}
 	hush(held.samples["T1"], 4000, 4400)
 	hush(held.samples["T2"], 4000, 4400)
-	recorders := []audit.Media{serve(t, held)}
+	recorders := audit.From([]audit.Media{serve(t, held)})
 	fault := Fault{At: noon.Add(4 * time.Second), Ended: noon.Add(10 * time.Second), Channels: map[string]bool{"T1": true, "T2": true}}
 	for _, from := range []time.Duration{0, 3, 6} {
 		fault.Windows = append(fault.Windows, audit.Interval{From: noon.Add(from * time.Second), To: noon.Add((from + 3) * time.Second)})

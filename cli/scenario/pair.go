@@ -8,13 +8,14 @@ type Part string
 
 // The parts.
 const (
-	Leader         Part = "leader"          // the director in charge
-	Standby        Part = "standby"         // the other one
-	LeaderWatchdog Part = "leader_watchdog" // beside it
-	Voter          Part = "voter"           // the recorder that is the victim
-	Switch         Part = "switch"
-	Recorders      Part = "recorders" // all of them
-	Everybody      Part = "everybody" // the switch, all recorders and the other director
+	Leader          Part = "leader"          // the director in charge
+	Standby         Part = "standby"         // the other one
+	LeaderWatchdog  Part = "leader_watchdog" // beside it
+	StandbyWatchdog Part = "standby_watchdog"
+	Voter           Part = "voter" // the recorder that is the victim
+	Switch          Part = "switch"
+	Recorders       Part = "recorders" // all of them
+	Everybody       Part = "everybody" // the switch, all recorders and the other director
 )
 
 // Step is one thing done to a part of a floor.

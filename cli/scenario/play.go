@@ -57,6 +57,7 @@ type Fault struct {
 	Late      time.Duration // how late the switch's own sender has been, at worst
 	Recovered bool          // the floor was whole again in the end
 	Rule      *Rule         // what became of the directors, of a scenario about them
+	Twin      *Twin         // what became of the second group, of a scenario with two
 }
 
 const look = 20 * time.Millisecond
@@ -74,6 +75,7 @@ func Play(ctx context.Context, floor Floor, s Scenario, seed uint64, pace Pace, 
 			return Fault{}, fmt.Errorf("play %s: %w", s.Name, err)
 		}
 	}
+	p.partTwin()
 	return p.fault, nil
 }
 
@@ -83,6 +85,7 @@ type player struct {
 	pace  Pace
 	say   func(format string, args ...any)
 	fault Fault
+	twin  *tandemv1.StatusResponse // how the second group was before; nil: there is none
 }
 
 // begin waits for a whole floor with people talking, and for the instant.
@@ -93,6 +96,11 @@ func (p *player) begin() error {
 		return whole(status)
 	}) {
 		return fmt.Errorf("within %v: %s", p.pace.Attach, summary(status))
+	}
+	if p.fault.Scenario.Twin {
+		if err := p.meetTwin(); err != nil {
+			return err
+		}
 	}
 	legs := 0
 	if !p.until(p.pace.Attach, func() bool {
@@ -120,13 +128,17 @@ func (p *player) begin() error {
 	return p.ctx.Err()
 }
 
-// victims are the recorders that hold most; at least one is left over.
+// victims are the recorders that hold most; at least one is left over, unless
+// it is everybody.
 func victims(s *tandemv1.StatusResponse, n int) []string {
 	recorders := slices.SortedStableFunc(slices.Values(s.GetRecorders()), func(a, b *tandemv1.RecorderStatus) int {
 		return int(b.GetLoad().GetChannels()) - int(a.GetLoad().GetChannels())
 	})
+	if n != everybody {
+		recorders = recorders[:max(0, min(n, len(recorders)-1))]
+	}
 	var names []string
-	for _, r := range recorders[:max(0, min(n, len(recorders)-1))] {
+	for _, r := range recorders {
 		names = append(names, r.GetName())
 	}
 	return names

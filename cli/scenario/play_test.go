@@ -154,7 +154,7 @@ func TestFind(t *testing.T) {
 func TestScenariosAreWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range All {
-		if s.Name == "" || s.Text == "" || seen[s.Name] || s.Pair == nil && (len(s.Harm) == 0 || len(s.Harm) != len(s.Heal) || s.Victims < 1) {
+		if s.Name == "" || s.Text == "" || seen[s.Name] || s.Pair == nil && (len(s.Harm) == 0 || len(s.Harm) != len(s.Heal) || s.Victims == 0) {
 			t.Errorf("%+v", s)
 		}
 		seen[s.Name] = true

@@ -35,22 +35,23 @@ type Report struct {
 
 // FaultReport is what one fault cost.
 type FaultReport struct {
-	Seed          uint64   `json:"seed"`
-	AtMs          int64    `json:"at_ms"`
-	What          string   `json:"what"`
-	Object        string   `json:"object"`
-	LiveLegs      int      `json:"live_legs"`
-	DetectMs      int64    `json:"detect_ms"` // until the director said so; -1 when it never did
-	GapMs         Spread   `json:"gap_ms"`    // what nobody has of each live leg
-	SteadyMs      int64    `json:"steady_ms"` // until nothing moved and everything was recorded; -1 when never
-	Stranded      int      `json:"stranded"`  // channels that found no room while it lasted
-	UnexplainedMs int64    `json:"unexplained_ms"`
-	DuplicatedMs  int64    `json:"duplicated_ms"`
-	MissingMs     int64    `json:"missing_ms"`          // on all channels, the whole time
-	LateMs        int64    `json:"late_ms"`             // of the switch's own sender, at worst: gaps may be off by this
-	Directors     *Reign   `json:"directors,omitempty"` // of a scenario about them
-	Findings      []string `json:"findings,omitempty"`
-	Directory     string   `json:"directory,omitempty"` // kept when there are findings
+	Seed          uint64      `json:"seed"`
+	AtMs          int64       `json:"at_ms"`
+	What          string      `json:"what"`
+	Object        string      `json:"object"`
+	LiveLegs      int         `json:"live_legs"`
+	DetectMs      int64       `json:"detect_ms"` // until the director said so; -1 when it never did
+	GapMs         Spread      `json:"gap_ms"`    // what nobody has of each live leg
+	SteadyMs      int64       `json:"steady_ms"` // until nothing moved and everything was recorded; -1 when never
+	Stranded      int         `json:"stranded"`  // channels that found no room while it lasted
+	UnexplainedMs int64       `json:"unexplained_ms"`
+	DuplicatedMs  int64       `json:"duplicated_ms"`
+	MissingMs     int64       `json:"missing_ms"`          // on all channels, the whole time
+	LateMs        int64       `json:"late_ms"`             // of the switch's own sender, at worst: gaps may be off by this
+	Directors     *Reign      `json:"directors,omitempty"` // of a scenario about them
+	Twin          *TwinReport `json:"twin,omitempty"`      // of a scenario with two groups
+	Findings      []string    `json:"findings,omitempty"`
+	Directory     string      `json:"directory,omitempty"` // kept when there are findings
 }
 
 // Reign is what became of the directors.
@@ -75,17 +76,18 @@ type Reigns struct {
 
 // Row is one scenario over all seeds.
 type Row struct {
-	Fault         string  `json:"fault"`
-	Text          string  `json:"text"`
-	Seeds         int     `json:"seeds"`
-	LiveLegs      int     `json:"live_legs"` // on average
-	GapMs         Spread  `json:"gap_ms"`    // over the legs of all seeds
-	UnexplainedMs int64   `json:"unexplained_ms"`
-	DuplicatedMs  int64   `json:"duplicated_ms"`
-	DetectMs      Spread  `json:"detect_ms"`
-	SteadyMs      Spread  `json:"steady_ms"`
-	Directors     *Reigns `json:"directors,omitempty"` // of a scenario about them
-	Findings      int     `json:"findings"`
+	Fault         string      `json:"fault"`
+	Text          string      `json:"text"`
+	Seeds         int         `json:"seeds"`
+	LiveLegs      int         `json:"live_legs"` // on average
+	GapMs         Spread      `json:"gap_ms"`    // over the legs of all seeds
+	UnexplainedMs int64       `json:"unexplained_ms"`
+	DuplicatedMs  int64       `json:"duplicated_ms"`
+	DetectMs      Spread      `json:"detect_ms"`
+	SteadyMs      Spread      `json:"steady_ms"`
+	Directors     *Reigns     `json:"directors,omitempty"` // of a scenario about them
+	Twin          *TwinReport `json:"twin,omitempty"`      // of a scenario with two groups
+	Findings      int         `json:"findings"`
 }
 
 // Spread tells how a length of time varies.
@@ -135,6 +137,9 @@ func (r Result) Findings(targets bool) []string {
 		f.Rule.judge(s, targets, say)
 		say(s.Victims == 0 && v.SentMS != v.RecordedMS, "%d ms are missing, and only directors were broken", v.SentMS-v.RecordedMS)
 	}
+	if f.Twin != nil {
+		f.Twin.judge(say)
+	}
 	gap := SpreadOf(r.Judgement.GapMs)
 	if targets {
 		say(s.MedianGap > 0 && gap.P50 > s.MedianGap.Milliseconds(), "the median gap is %d ms, over %d", gap.P50, s.MedianGap.Milliseconds())
@@ -173,6 +178,9 @@ func (r Result) faultReport(found []string) FaultReport {
 	if f.Rule != nil {
 		report.Directors = f.Rule.report()
 	}
+	if f.Twin != nil {
+		report.Twin = f.Twin.report(v)
+	}
 	if len(found) > 0 {
 		report.Directory = r.Directory
 	}
@@ -194,6 +202,9 @@ func newRow(s Scenario, results []Result, targets bool) Row {
 	row.GapMs, row.DetectMs, row.SteadyMs = SpreadOf(gaps), SpreadOf(detect), SpreadOf(steady)
 	if s.Pair != nil {
 		row.Directors = newReigns(results)
+	}
+	if s.Twin {
+		row.Twin = newTwinReport(results)
 	}
 	return row
 }

@@ -263,6 +263,8 @@ func (r *ruler) names(p Part) []string {
 		return []string{m.Directors[1-r.first]}
 	case LeaderWatchdog:
 		return []string{m.Watchdogs[r.first]}
+	case StandbyWatchdog:
+		return []string{m.Watchdogs[1-r.first]}
 	case Voter:
 		return r.voter
 	case Switch:

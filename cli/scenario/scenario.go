@@ -37,6 +37,8 @@ const (
 	Mute       Action = "mute" // what it sends to another one vanishes
 	Unmute     Action = "unmute"
 	Promote    Action = "promote" // a director is put in charge, as planned
+	Lose       Action = "lose"    // the switch loses packets of every copy, each by chance
+	Spare      Action = "spare"
 )
 
 // Scenario is one way to break a floor. The victims carry all of it, so that
@@ -46,7 +48,7 @@ type Scenario struct {
 	Text    string   // what is done, in a few words
 	Harm    []Action // to each victim, all at once
 	Heal    []Action
-	Victims int
+	Victims int // so many recorders; everybody is all of them
 	// HealAfter is when the fault ends, however the floor is by then; 0 waits
 	// until the floor is steady without the victims.
 	HealAfter time.Duration
@@ -55,6 +57,9 @@ type Scenario struct {
 	Planned   bool    // nothing may be missing
 	// Targets for the live legs' gaps; 0 promises nothing.
 	MedianGap, WorstGap time.Duration // p50 and p99
+	// Twin has a second group on the floor, which takes the other copy of every
+	// mix and shall notice nothing.
+	Twin bool
 	// Pair is a scenario about directors, which needs two of them; Harm and
 	// Heal are empty then, and a victim is a recorder that suffers with them.
 	Pair *Pair
@@ -77,7 +82,7 @@ const (
 )
 
 // All are the scenarios, in the order of the table.
-var All = slices.Concat(losses, pairs)
+var All = slices.Concat(losses, pairs, twins)
 
 // losses are those about recorders.
 var losses = []Scenario{
@@ -131,5 +136,5 @@ func (s Scenario) Anywhere() bool {
 			return false
 		}
 	}
-	return s.Pair == nil && s.Quality.Perfect() && !s.Tight
+	return s.Pair == nil && s.Quality.Perfect() && !s.Tight && !s.Twin
 }

@@ -59,9 +59,19 @@ func (s Simulator) State(ctx context.Context) (SwitchState, error) {
 
 // Ask puts one question and returns the answer's body.
 func (s Simulator) Ask(ctx context.Context, method, path string) ([]byte, error) {
+	return s.ask(ctx, method, path, nil)
+}
+
+// SetFaults replaces what goes wrong all the time; faults is a JSON object.
+func (s Simulator) SetFaults(ctx context.Context, faults string) error {
+	_, err := s.ask(ctx, http.MethodPut, "/faults", strings.NewReader(faults))
+	return err
+}
+
+func (s Simulator) ask(ctx context.Context, method, path string, body io.Reader) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, brief)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("ask the switch: %w", err)
 	}
@@ -70,12 +80,12 @@ func (s Simulator) Ask(ctx context.Context, method, path string) ([]byte, error)
 		return nil, fmt.Errorf("ask the switch: %w", err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	if err == nil && response.StatusCode >= 300 {
-		err = errors.New(strings.TrimSpace(string(body)))
+		err = errors.New(strings.TrimSpace(string(answer)))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask the switch %s: %w", path, err)
 	}
-	return body, nil
+	return answer, nil
 }
