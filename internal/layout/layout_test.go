@@ -43,6 +43,7 @@ var floors = map[string]int{
 	"internal/durable":     tools,
 	"internal/monitor":     tools,
 	"internal/pair":        tools,
+	"internal/reconcile":   tools,
 	"internal/voter":       tools,
 	"internal/local":       tools,
 	"internal/rpc":         tools,
