@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,8 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/call"
+	"tandem/internal/reconcile"
 )
 
 func callsCommand(i *invocation) *cli.Command {
@@ -53,7 +56,7 @@ recorders[], parts, gap_ms, accuracy.`,
 			if err != nil {
 				return err
 			}
-			found, err := s.search(c.Context, question, secondary)
+			found, err := s.search(c.Context, question, secondary, i.now())
 			if err != nil {
 				return err
 			}
@@ -114,40 +117,93 @@ type found struct {
 	fills  int  // of those, how many would fill something
 }
 
-func (s *site) search(ctx context.Context, question *tandemv1.SearchCallsRequest, secondary string) (found, error) {
+func (s *site) search(ctx context.Context, question *tandemv1.SearchCallsRequest, secondary string, now time.Time) (found, error) {
 	answers, err := askRecorders(ctx, s, func(ctx context.Context, m tandemv1connect.MediaServiceClient) (*connect.Response[tandemv1.SearchCallsResponse], error) {
 		return m.SearchCalls(ctx, connect.NewRequest(question))
 	})
 	if err != nil {
 		return found{}, err
 	}
-	var details []*tandemv1.LegDetail
-	var f found
-	for _, a := range answers {
-		f.more = f.more || a.value.More
-		for _, r := range a.value.Legs {
-			details = append(details, &tandemv1.LegDetail{Record: r})
-		}
-	}
-	rows := mergeLegs(details)
+	s.warnOfGroups()
+	rows, more := newest(answers, secondary)
+	s.measure(ctx, rows, now)
+	f := found{more: more}
+	rows, f.hidden, f.fills = selectCopies(rows, secondary)
 	if limit := int(question.Limit); len(rows) > limit {
 		slices.SortStableFunc(rows, func(a, b legRow) int { return b.start().Compare(a.start()) })
 		rows, f.more = rows[:limit], true
 		sortLegs(rows)
 	}
-	s.measure(ctx, rows)
-	rows, f.hidden, f.fills = selectCopies(rows, secondary)
 	f.calls = calls(rows)
 	return f, nil
 }
 
-// measure finds what is missing of legs on several recorders: one has what
-// another misses, so their records' gaps do not add up. Where that cannot be
-// found the sum stands.
-func (s *site) measure(ctx context.Context, rows []legRow) {
+// newest are the legs that the recorders told of. A list that its recorder's
+// limit cut says nothing of what is older: there the copies cannot be compared,
+// and are left out. While secondary records are hidden, only they are.
+func newest(answers []answer[*tandemv1.SearchCallsResponse], secondary string) (rows []legRow, more bool) {
+	var details []*tandemv1.LegDetail
+	var horizon, horizonOfPrimary time.Time
+	for _, a := range answers {
+		var oldest time.Time
+		primary := false
+		for _, r := range a.value.Legs {
+			details = append(details, &tandemv1.LegDetail{Record: r})
+			primary = primary || !r.Secondary
+			if start := at(r.GetLeg().GetStart()); oldest.IsZero() || start.Before(oldest) {
+				oldest = start
+			}
+		}
+		if !a.value.More {
+			continue
+		}
+		if horizon = maxTime(horizon, oldest); primary {
+			horizonOfPrimary = maxTime(horizonOfPrimary, oldest)
+		}
+	}
+	all := mergeLegs(details)
+	rows = slices.DeleteFunc(slices.Clone(all), func(r legRow) bool {
+		if secondary == "hide" && !r.secondary {
+			return r.start().Before(horizonOfPrimary)
+		}
+		return r.start().Before(horizon)
+	})
+	return rows, !horizon.IsZero() && (secondary != "hide" || !horizonOfPrimary.IsZero())
+}
+
+// warnOfGroups names the groups of which nothing is shown.
+func (s *site) warnOfGroups() {
+	for _, name := range slices.Sorted(maps.Keys(s.members)) {
+		if !slices.ContainsFunc(s.members[name], func(address string) bool {
+			return !slices.ContainsFunc(s.unreached, func(p peer) bool { return p.address == address })
+		}) {
+			s.warn("group %s left out: none of its recorders can be reached", name)
+		}
+	}
+	if len(s.strangers) > 0 {
+		s.warn("nobody that answers knows the group of %s: what its recorders hold is left out, unless recctl.toml names them", strings.Join(s.strangers, " and "))
+	}
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// lately is how long ago a leg may have ended whose gaps are in no search yet:
+// recorders know them once the journal is compacted.
+const lately = 3 * time.Minute
+
+// measure finds what is missing of legs where a search alone does not tell: on
+// several recorders, of which one has what another misses, and where two copies
+// are to be compared. Where that cannot be found the sum stands.
+func (s *site) measure(ctx context.Context, rows []legRow, now time.Time) {
+	copies := slices.ContainsFunc(rows, func(r legRow) bool { return r.secondary })
 	whole := map[string][]legRow{} // by call
 	for n, r := range rows {
-		if len(r.recorders) < 2 || r.gapMs == 0 {
+		if !(r.gapMs > 0 && len(r.recorders) > 1) && !(copies && r.doubtful(now)) {
 			continue
 		}
 		legs, ok := whole[r.call.Id]
@@ -160,33 +216,111 @@ func (s *site) measure(ctx context.Context, rows []legRow) {
 		}
 		for _, l := range legs {
 			if l.leg.Id == r.leg.Id && l.group == r.group {
-				rows[n].gapMs, rows[n].parts = l.gapMs, l.parts
+				rows[n].gapMs, rows[n].parts, rows[n].missing, rows[n].known = l.gapMs, l.parts, l.missing, l.known
 			}
 		}
 	}
 }
 
-// selectCopies hides the legs of secondary groups, all of them or those that
+// doubtful reports whether audio of a leg may be missing.
+func (r legRow) doubtful(now time.Time) bool {
+	return r.gapMs > 0 || r.state != string(call.StateComplete) || now.Sub(at(r.leg.End)) < lately
+}
+
+// selectCopies hides the legs of secondary groups: all of them, or those that
 // would fill nothing.
 func selectCopies(rows []legRow, secondary string) (shown []legRow, hidden, fills int) {
-	whole := map[string]bool{}
-	for _, r := range rows {
-		if !r.secondary && r.gapMs == 0 {
-			whole[r.leg.Id] = true
-		}
-	}
-	for _, r := range rows {
+	filling := filling(rows)
+	for n, r := range rows {
 		switch {
-		case !r.secondary || secondary == "show" || secondary == "fill" && !whole[r.leg.Id]:
+		case !r.secondary || secondary == "show" || secondary == "fill" && filling[n]:
 			shown = append(shown, r)
 		default:
 			hidden++
-			if !whole[r.leg.Id] {
+			if filling[n] {
 				fills++
 			}
 		}
 	}
 	return shown, hidden, fills
+}
+
+// packet is the least that one copy can fill of another.
+const packet = 20 * time.Millisecond
+
+// filling says of each row whether it is a secondary one that has something its
+// primary lacks: all, because there is none, or what is in a gap or beyond an
+// end of the primary and not missing here, too.
+func filling(rows []legRow) []bool {
+	fills := make([]bool, len(rows))
+	if !slices.ContainsFunc(rows, func(r legRow) bool { return r.secondary }) {
+		return fills
+	}
+	latest := latestOf(rows)
+	during := reconcile.Span{From: latest, To: latest.Add(time.Hour)}
+	for _, r := range rows {
+		if from := r.start().Add(-time.Hour); from.Before(during.From) {
+			during.From = from
+		}
+	}
+	survey := reconcile.NewSurvey(during, reconcile.Options{Tolerance: tolerance, Least: packet, Both: true})
+	for _, r := range rows {
+		r.tell(survey, latest)
+	}
+	type key struct{ group, leg string }
+	found := map[key]bool{}
+	for _, f := range survey.Settle(during.To.Add(time.Hour)).Findings {
+		if f.Copy == call.CopyB {
+			found[key{f.Record.Group, f.Leg}] = true
+		}
+	}
+	for n, r := range rows {
+		fills[n] = r.secondary && found[key{r.group, r.leg.Id}]
+	}
+	return fills
+}
+
+// tolerance is how far the ends of one leg's two records may be apart.
+const tolerance = 2 * time.Second
+
+// latestOf is where a leg that lasts ends for a comparison: not before anything
+// that is known.
+func latestOf(rows []legRow) (latest time.Time) {
+	for _, r := range rows {
+		latest = maxTime(maxTime(latest, at(r.leg.End)), r.start())
+		for _, p := range r.parts {
+			latest = maxTime(latest, at(p.To))
+		}
+	}
+	return latest
+}
+
+// tell tells a survey of a row, and of its media as far as they are known.
+func (r legRow) tell(s *reconcile.Survey, now time.Time) {
+	record := reconcile.Record{
+		Copy: call.CopyA, Group: r.group, Call: r.call.Id, Leg: r.leg.Id, Session: r.leg.Session, Source: r.leg.Source, State: call.State(r.state),
+		Span: reconcile.Span{From: r.start(), To: at(r.leg.End)},
+	}
+	if r.secondary {
+		record.Copy = call.CopyB
+	}
+	if r.leg.End == nil {
+		record.To = now
+	}
+	for _, c := range r.leg.Channels {
+		record.Channels = append(record.Channels, reconcile.Channel(c))
+	}
+	if len(record.Channels) == 0 {
+		record.Channels = []string{r.leg.Session + "." + r.leg.Source} // the same for both copies
+	}
+	s.Add(record)
+	if !r.known { // where a gap is that is only measured, it is taken to be in both
+		gap := reconcile.Span{From: record.From, To: record.From.Add(time.Duration(r.gapMs) * time.Millisecond)}
+		s.AddMedia(reconcile.Media{Channel: record.Channels[0], Copy: record.Copy, Span: record.Span, Gaps: []reconcile.Span{gap}})
+	}
+	for _, p := range r.parts {
+		s.AddPart(p)
+	}
 }
 
 func (i *invocation) legsJSON(f found) error {
@@ -205,15 +339,18 @@ func (i *invocation) callsTable(f found) {
 		fmt.Fprintln(i.out, "no calls found")
 	}
 	t := table{heading: []string{"CALL", "START", "LENGTH", "LINE", "KIND", "DIR", "PARTY", "AGENTS", "LEGS", "STATE", "GAP"}}
-	for _, legs := range f.calls {
-		c := legs[0].call
-		state, gap := legs[0].state, int64(0)
-		for _, r := range legs {
-			state = mergeState(state, r.state)
-			gap += r.gapMs
+	copies := slices.ContainsFunc(f.calls, func(legs []legRow) bool { return slices.ContainsFunc(legs, func(r legRow) bool { return r.secondary }) })
+	if copies {
+		t.heading = append(t.heading, "GROUP")
+	}
+	for _, all := range f.calls {
+		for _, legs := range byGroup(all) { // each copy has a state and gaps of its own
+			row := i.callCells(legs)
+			if copies {
+				row = append(row, text(legs[0].group))
+			}
+			t.add(row...)
 		}
-		t.add(text(c.Id), text(i.clock(legs[0].callStart())), number("%s", length(callLength(legs, i.now()))), text(c.Line), text(c.Kind), text(c.Direction),
-			text(party(c)), text(agents(legs)), number("%d", len(legs)), stateCell(state), gapCell(gap))
 	}
 	i.print(&t)
 	if f.more {
@@ -221,6 +358,20 @@ func (i *invocation) callsTable(f found) {
 	}
 	if f.fills > 0 {
 		fmt.Fprintf(i.out, "%d of %d hidden secondary records would fill something; --secondary fill shows them\n", f.fills, f.hidden)
+	}
+}
+
+// callCells are the legs of a call that one group has.
+func (i *invocation) callCells(legs []legRow) []cell {
+	c := legs[0].call
+	state, gap := legs[0].state, int64(0)
+	for _, r := range legs {
+		state = mergeState(state, r.state)
+		gap += r.gapMs
+	}
+	return []cell{
+		text(c.Id), text(i.clock(legs[0].callStart())), number("%s", length(callLength(legs, i.now()))), text(c.Line), text(c.Kind), text(c.Direction),
+		text(party(c)), text(agents(legs)), number("%d", len(legs)), stateCell(state), gapCell(gap),
 	}
 }
 

@@ -24,6 +24,7 @@ type legRow struct {
 	gapMs     int64 // of the whole leg; before stitch, the records' together
 	parts     []*tandemv1.Part
 	missing   []gap // by stitch, in order
+	known     bool  // parts and missing are; otherwise only gapMs is
 }
 
 // mergeLegs makes one row of all that several recorders hold of a leg. Each
@@ -99,6 +100,28 @@ func mergeState(a, b string) string {
 		}
 	}
 	return a
+}
+
+// byGroup cuts the legs of a call into those of each group, primary ones first.
+func byGroup(legs []legRow) [][]legRow {
+	legs = slices.Clone(legs)
+	slices.SortStableFunc(legs, func(a, b legRow) int {
+		switch {
+		case a.secondary && !b.secondary:
+			return 1
+		case b.secondary && !a.secondary:
+			return -1
+		}
+		return cmp.Compare(a.group, b.group)
+	})
+	var all [][]legRow
+	for n, r := range legs {
+		if n == 0 || legs[n-1].group != r.group || legs[n-1].secondary != r.secondary {
+			all = append(all, nil)
+		}
+		all[len(all)-1] = append(all[len(all)-1], r)
+	}
+	return all
 }
 
 // calls cuts rows, as mergeLegs orders them, into one slice a call.

@@ -134,7 +134,7 @@ func TestNatural(t *testing.T) {
 }
 
 func detail(leg, recorder, group, state string, gap int64, ended bool) *tandemv1.LegDetail {
-	l := &tandemv1.Leg{Id: leg, Start: after(0)}
+	l := &tandemv1.Leg{Id: leg, Start: after(0), Session: leg, Source: "HS.L", Channels: []string{leg + ".m1." + map[string]string{"primary": "A", "secondary": "B"}[group]}}
 	if ended {
 		l.End = after(time.Minute)
 	}
@@ -162,18 +162,58 @@ func TestMergeLegs(t *testing.T) {
 	}
 }
 
+// A secondary record fills where the primary one is missing, has a gap that the
+// secondary does not have, too, or is shorter; whatever ids both have.
 func TestSelectCopies(t *testing.T) {
-	rows := mergeLegs([]*tandemv1.LegDetail{
-		detail("whole", "rec-1", "primary", "complete", 0, true),
-		detail("whole", "rec-9", "secondary", "complete", 0, true),
-		detail("holed", "rec-1", "primary", "complete", 40, true),
-		detail("holed", "rec-9", "secondary", "complete", 0, true),
-		detail("alone", "rec-9", "secondary", "complete", 0, true),
-	})
-	for how, want := range map[string][3]int{"hide": {2, 3, 2}, "fill": {4, 1, 0}, "show": {5, 0, 0}} {
-		shown, hidden, fills := selectCopies(rows, how)
-		if got := [3]int{len(shown), hidden, fills}; got != want {
-			t.Errorf("%s: %v, want %v", how, got, want)
+	cut := func(d *tandemv1.LegDetail, from, to time.Duration) *tandemv1.LegDetail {
+		d.Record.Leg.Start, d.Record.Leg.End = after(from), after(to)
+		return d
+	}
+	rename := func(d *tandemv1.LegDetail, leg string) *tandemv1.LegDetail {
+		d.Record.Leg.Id = leg
+		return d
+	}
+	gap := func(d *tandemv1.LegDetail, from, to time.Duration) *tandemv1.LegDetail {
+		d.Record.GapMs = (to - from).Milliseconds()
+		d.Parts = []*tandemv1.Part{{Recorder: d.Record.Recorder, Channel: d.Record.Leg.Channels[0], From: after(0), To: after(time.Minute), Gaps: []*tandemv1.Gap{{From: after(from), To: after(to), Cause: "loss"}}}}
+		return d
+	}
+	for _, c := range []struct {
+		name               string
+		primary, secondary *tandemv1.LegDetail
+		fills              bool
+	}{
+		{"both whole", detail("a", "rec-1", "primary", "complete", 0, true), detail("a", "rec-9", "secondary", "complete", 0, true), false},
+		{"other ids", detail("a", "rec-1", "primary", "complete", 0, true), rename(detail("a", "rec-9", "secondary", "complete", 0, true), "a+2"), false},
+		{"no primary", nil, detail("a", "rec-9", "secondary", "complete", 0, true), true},
+		{"gap in the primary", gap(detail("a", "rec-1", "primary", "complete", 0, true), 0, time.Second), gap(detail("a", "rec-9", "secondary", "complete", 0, true), 0, 0), true},
+		{"gap in the secondary", gap(detail("a", "rec-1", "primary", "complete", 0, true), 0, 0), gap(detail("a", "rec-9", "secondary", "complete", 0, true), 0, time.Second), false},
+		{"the same gap in both", gap(detail("a", "rec-1", "primary", "complete", 0, true), time.Second, 2*time.Second), gap(detail("a", "rec-9", "secondary", "complete", 0, true), time.Second, 2*time.Second), false},
+		{"a longer gap in the secondary", gap(detail("a", "rec-1", "primary", "complete", 0, true), time.Second, 2*time.Second), gap(detail("a", "rec-9", "secondary", "complete", 0, true), 0, 3*time.Second), false},
+		{"gaps apart", gap(detail("a", "rec-1", "primary", "complete", 0, true), time.Second, 2*time.Second), gap(detail("a", "rec-9", "secondary", "complete", 0, true), 2*time.Second, 9*time.Second), true},
+		{"gaps measured, not found", detail("a", "rec-1", "primary", "complete", 500, true), detail("a", "rec-9", "secondary", "complete", 0, true), true},
+		{"shorter primary", cut(detail("a", "rec-1", "primary", "cti_outage", 0, true), 0, 20*time.Second), detail("a", "rec-9", "secondary", "complete", 0, true), true},
+		{"shorter by what clocks may differ", cut(detail("a", "rec-1", "primary", "complete", 0, true), time.Second, time.Minute), detail("a", "rec-9", "secondary", "complete", 0, true), false},
+		{"shorter secondary", detail("a", "rec-1", "primary", "complete", 0, true), cut(detail("a", "rec-9", "secondary", "complete", 0, true), 0, 20*time.Second), false},
+		{"another turret", detail("a", "rec-1", "primary", "complete", 0, true), detail("b", "rec-9", "secondary", "complete", 0, true), true},
+		{"another time", cut(detail("a", "rec-1", "primary", "complete", 0, true), -time.Minute, -time.Second), detail("a", "rec-9", "secondary", "complete", 0, true), true},
+	} {
+		var details []*tandemv1.LegDetail
+		for _, d := range []*tandemv1.LegDetail{c.primary, c.secondary} {
+			if d != nil {
+				details = append(details, d)
+			}
+		}
+		rows := mergeLegs(details)
+		for n := range rows {
+			rows[n].known = len(rows[n].parts) > 0
+		}
+		primaries, fills := len(details)-1, map[bool]int{true: 1}[c.fills]
+		for how, want := range map[string][3]int{"hide": {primaries, 1, fills}, "fill": {primaries + fills, 1 - fills, 0}, "show": {primaries + 1, 0, 0}} {
+			shown, hidden, fills := selectCopies(rows, how)
+			if got := [3]int{len(shown), hidden, fills}; got != want {
+				t.Errorf("%s: %s: %v, want %v", c.name, how, got, want)
+			}
 		}
 	}
 }

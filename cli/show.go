@@ -73,6 +73,7 @@ func (s *site) call(ctx context.Context, id string) ([]legRow, error) {
 	rows := mergeLegs(details)
 	for n := range rows {
 		rows[n].stitch()
+		rows[n].known = true
 	}
 	return rows, nil
 }

@@ -24,11 +24,13 @@ import (
 type site struct {
 	http      *http.Client
 	directors []peer
-	recorders []peer // those configured; the directors know more
-	found     []peer // by findRecorders, once
-	unreached []peer // of those found: they gave no answer
-	watchdogs []peer // those configured; the directors may name more
-	guessed   bool   // nobody said where watchdogs are: they need not be there
+	recorders []peer              // those configured; the directors know more
+	found     []peer              // by findRecorders, once
+	unreached []peer              // of those found: they gave no answer
+	members   map[string][]string // addresses of the recorders of each group, as directors know them
+	strangers []string            // directors that gave no answer, and that no other one knows
+	watchdogs []peer              // those configured; the directors may name more
+	guessed   bool                // nobody said where watchdogs are: they need not be there
 	timeout   time.Duration
 	warn      func(format string, args ...any)
 }
@@ -208,7 +210,9 @@ func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
 	var answers []answer[*tandemv1.StatusResponse]
 	if len(s.directors) > 0 {
 		var err error
-		answers, err = heard(s, "director", s.statusAnswers(ctx))
+		all := s.statusAnswers(ctx)
+		answers, err = heard(s, "director", all)
+		s.members, s.strangers = membersOf(answers), strangersIn(all)
 		if err != nil && len(s.recorders) == 0 {
 			return nil, err
 		}
@@ -231,6 +235,36 @@ func (s *site) findRecorders(ctx context.Context) ([]peer, error) {
 	s.found = distinct(found, func(p peer) string { return p.address })
 	slices.SortStableFunc(s.found, func(a, b peer) int { return natural(a.name, b.name) })
 	return s.found, nil
+}
+
+// membersOf are the addresses of the recorders of each group.
+func membersOf(answers []answer[*tandemv1.StatusResponse]) map[string][]string {
+	members := map[string][]string{}
+	for _, a := range answers {
+		for _, r := range a.value.Recorders {
+			members[r.Group] = append(members[r.Group], r.Address)
+		}
+	}
+	return members
+}
+
+// strangersIn are the directors that gave no answer, and that no other one
+// knows as its peer.
+func strangersIn(answers []answer[*tandemv1.StatusResponse]) []string {
+	var known, silent []string
+	for _, a := range answers {
+		if a.err != nil {
+			silent = append(silent, a.peer.address)
+			continue
+		}
+		for _, d := range a.value.Directors {
+			known = append(known, d.Address)
+		}
+	}
+	if len(silent) == len(answers) {
+		return nil // there is nobody to know them
+	}
+	return slices.DeleteFunc(silent, func(a string) bool { return slices.Contains(known, a) })
 }
 
 // askRecorders puts one question to every recorder that has answered so far.
