@@ -24,13 +24,23 @@ type Draft struct {
 	begun   time.Time
 }
 
-func newDraft(size int) *Draft {
-	return &Draft{buf: make([]byte, headerSize, size)}
-}
+func newDraft(size int) *Draft { return draftOver(make([]byte, size)) }
+
+func draftOver(slot []byte) *Draft { return &Draft{buf: slot[:headerSize]} }
 
 func (d *Draft) reset(shard uint16) {
+	d.forget()
 	clear(d.notes)
 	*d = Draft{buf: d.buf[:headerSize], kind: KindPackets, shard: shard, notes: d.notes[:0], begun: time.Now()}
+	d.describe()
+}
+
+// describe puts in the header what memory.go wants to know of a block.
+func (d *Draft) describe() {
+	clear(d.buf[:lengthAt])
+	d.buf[kindAt] = byte(d.kind)
+	binary.LittleEndian.PutUint16(d.buf[14:], d.shard)
+	binary.LittleEndian.PutUint64(d.buf[baseAt:], uint64(d.base))
 }
 
 // Empty says that nothing has been added.
@@ -52,6 +62,7 @@ func (d *Draft) Add(num uint32, arrival int64, packet []byte) bool {
 	}
 	if d.packets == 0 {
 		d.base = arrival
+		d.describe()
 	}
 	delta := (arrival - d.base) / 1000
 	if delta != int64(int32(delta)) {
@@ -69,6 +80,7 @@ func (d *Draft) Add(num uint32, arrival int64, packet []byte) bool {
 	d.packets++
 	d.count++
 	binary.LittleEndian.PutUint32(d.buf[d.run+4:], d.count)
+	d.commit()
 	return true
 }
 
@@ -84,17 +96,19 @@ const MaxPacket = math.MaxUint16
 
 // addNote appends one encoded note, and says false when it does not fit.
 func (d *Draft) addNote(n Note, encoded []byte) bool {
-	d.kind = KindNotes
 	if len(d.buf)+len(encoded)+2 > cap(d.buf) && !d.Empty() {
 		return false
 	}
 	if d.Empty() {
+		d.kind = KindNotes
+		d.describe()
 		d.buf = append(d.buf, '[')
 	} else {
 		d.buf[len(d.buf)-1] = ','
 	}
 	d.buf = append(append(d.buf, encoded...), ']')
 	d.notes = append(d.notes, n)
+	d.commit()
 	return true
 }
 

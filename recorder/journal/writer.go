@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -29,6 +30,7 @@ type Config struct {
 	SyncInterval time.Duration // at most so much is lost to a power cut
 	BlockSize    int           // bytes of one block
 	QueueSize    int           // bytes of blocks that may wait for the disk in memory
+	Memory       *os.File      // where they wait, see memory.go; nil: where they end with the process
 }
 
 // DefaultConfig is a journal for 4,000 channels and more.
@@ -79,6 +81,8 @@ type Writer struct {
 	free  chan *Draft
 	queue chan entry
 	made  atomic.Int64  // drafts in the world, at most cap(free)
+	slots [][]byte      // of the memory: the n-th draft's is slots[n-1]; nil: there is no memory
+	found []*Draft      // of the writer before, nil once Run begins
 	turn  chan struct{} // one Rotate at a time: queue has a place for it beside all drafts
 
 	waiting atomic.Int64 // blocks appended and not written
@@ -87,6 +91,7 @@ type Writer struct {
 	bytes   atomic.Uint64
 	broken  atomic.Pointer[error]
 	began   atomic.Int64 // the write in progress, since opened; 0: none
+	turned  atomic.Int64 // when the writing loop last got on, since opened; 0: it does not run yet
 	filled  atomic.Int64 // of the current file
 
 	taps  taps
@@ -154,21 +159,66 @@ func Open(dir string, cfg Config) (*Writer, error) {
 		lock.Close()
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	n := cfg.QueueSize / cfg.BlockSize
 	w := &Writer{
 		cfg:     cfg,
 		dir:     dir,
 		opened:  time.Now(),
 		lock:    lock,
-		free:    make(chan *Draft, n),
-		queue:   make(chan entry, n+1),
 		turn:    make(chan struct{}, 1),
 		number:  number,
 		open:    map[uint32]Channel{},
 		writeAt: (*os.File).WriteAt,
 	}
+	if err := w.makeQueue(files); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
 	w.syncs.init(cfg.SyncInterval, dir, lock)
 	return w, nil
+}
+
+// makeQueue makes room for blocks. What the writer before left in memory is
+// the first to be written.
+func (w *Writer) makeQueue(files []File) error {
+	n := w.cfg.QueueSize / w.cfg.BlockSize
+	if w.cfg.Memory != nil {
+		m, err := openMemory(w.cfg.Memory, w.cfg.BlockSize, n)
+		if err != nil {
+			return err
+		}
+		var empty [][]byte
+		if w.found, empty, err = m.left(files); err != nil {
+			return err
+		}
+		n = m.slots()
+		for _, d := range w.found {
+			w.slots = append(w.slots, d.buf[:cap(d.buf)])
+		}
+		w.slots = append(w.slots, empty...)
+	}
+	w.free, w.queue = make(chan *Draft, n), make(chan entry, n+1)
+	w.made.Store(int64(len(w.found)))
+	for _, d := range w.found {
+		w.Append(d)
+	}
+	if len(w.found) > 0 {
+		w.reached.Store(w.found[0].begun.UnixNano())
+		slog.Info("blocks found in memory that were not written yet", "dir", w.dir, "blocks", len(w.found))
+	}
+	return nil
+}
+
+// Found says whether the packet is in a block that the writer before had not
+// written. Ask before Run.
+func (w *Writer) Found(p Packet) bool {
+	for _, d := range w.found {
+		for q := range d.eachPacket {
+			if q.Num == p.Num && q.At().Sub(p.At()).Abs() < time.Microsecond && bytes.Equal(q.Data, p.Data) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lastNumber is one that no file has ever passed. When the folder was emptied
@@ -197,13 +247,22 @@ func (w *Writer) Draft(shard uint16) *Draft {
 		return d
 	default:
 	}
-	if w.made.Add(1) > int64(cap(w.free)) {
+	n := w.made.Add(1)
+	if n > int64(cap(w.free)) {
 		w.made.Add(-1)
 		return nil
 	}
-	d := newDraft(w.cfg.BlockSize)
+	d := w.newDraft(n)
 	d.reset(shard)
 	return d
+}
+
+// newDraft makes the n-th draft in the world.
+func (w *Writer) newDraft(n int64) *Draft {
+	if w.slots == nil {
+		return newDraft(w.cfg.BlockSize)
+	}
+	return draftOver(w.slots[n-1])
 }
 
 // Append queues the block; it never waits. Blocks are written in the order of
@@ -241,6 +300,7 @@ func (w *Writer) Note(notes ...Note) error {
 	}
 	back := func(err error) error {
 		for _, d := range drafts {
+			d.forget()
 			w.free <- d
 		}
 		return err
@@ -289,6 +349,19 @@ func (w *Writer) Hangs() time.Duration {
 	return hangs
 }
 
+// Stands is how long the writing loop has not got on though no disk holds it
+// up: what Hangs and Err tell of is not its fault. 0 before Run.
+func (w *Writer) Stands() time.Duration {
+	turned := w.turned.Load()
+	if turned == 0 || w.began.Load() != 0 {
+		return 0
+	}
+	return time.Since(w.opened) - time.Duration(turned)
+}
+
+// mark leaves word that the writing loop gets on.
+func (w *Writer) mark() { w.turned.Store(int64(time.Since(w.opened))) }
+
 // Err is why the journal cannot be written now, nil when it can.
 func (w *Writer) Err() error {
 	if err := w.broken.Load(); err != nil {
@@ -321,6 +394,7 @@ func (w *Writer) Rotate(ctx context.Context) error {
 // error that says how much was lost.
 func (w *Writer) Run(ctx context.Context) error {
 	defer w.lock.Close()
+	w.found = nil
 	var g errgroup.Group
 	written := make(chan struct{})
 	g.Go(func() error {
@@ -335,6 +409,7 @@ func (w *Writer) write(ctx context.Context) error {
 	age := time.NewTicker(min(time.Second, w.cfg.FileAge))
 	defer age.Stop()
 	for {
+		w.mark()
 		select {
 		case e := <-w.queue:
 			w.take(ctx, e)
@@ -365,9 +440,11 @@ func (w *Writer) take(ctx context.Context, e entry) {
 		return
 	}
 	d := e.draft
-	if err := w.put(ctx, d); err != nil {
+	if err := w.put(ctx, d); err != nil { // and stays in the memory
 		w.lost = err
 		w.lostBlocks++
+	} else {
+		d.forget()
 	}
 	w.reached.Store(d.begun.UnixNano())
 	w.waiting.Add(-1)
@@ -397,6 +474,7 @@ func (w *Writer) put(ctx context.Context, d *Draft) error {
 	for {
 		w.began.Store(int64(time.Since(w.opened)))
 		err := w.try(d)
+		w.mark()
 		w.began.Store(0)
 		w.say(err)
 		if err == nil || w.outOfPatience(ctx) {
