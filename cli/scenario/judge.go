@@ -27,6 +27,7 @@ type Scope int
 
 const (
 	Everything Scope = iota // every channel from beginning to end, where everything is kept
+	Around                  // every channel from shortly before the fault to the last look at the floor
 	LegsOnly                // the live legs around the fault, where only calls are kept
 )
 
@@ -59,8 +60,8 @@ func Judge(ctx context.Context, account *truth.Account, recorders audit.Source, 
 	tolerance := truth.DefaultTolerance + fault.Late // what was sent late arrived late
 	whole := account.NewJudge()
 	whole.Tolerance = tolerance
-	if !fault.Scenario.Quality.Perfect() {
-		// Of a channel's first or last packet nobody can know that the network lost it.
+	if scope == Around || !fault.Scenario.Quality.Perfect() {
+		// Of a channel's first or last packet nobody can know that the network lost it, and two copies do not begin and end together.
 		whole.From, whole.To = fault.At.Add(-2*before), fault.Ended.Add(-before)
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -100,7 +101,7 @@ func Judge(ctx context.Context, account *truth.Account, recorders audit.Source, 
 	if err := g.Wait(); err != nil {
 		return Judgement{}, err
 	}
-	if scope == Everything {
+	if scope != LegsOnly {
 		j.Verdict = whole.Total()
 	}
 	return j, nil

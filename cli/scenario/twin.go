@@ -69,11 +69,19 @@ func (p *player) meetTwin() error {
 	}
 	if !p.until(p.pace.Attach, func() bool {
 		p.twin = p.twinStatus()
-		return whole(p.twin)
+		return whole(p.twin) && reported(p.twin) == int(director(p.twin).GetChannels())
 	}) {
 		return fmt.Errorf("within %v, the secondary group: %s", p.pace.Attach, summary(p.twin))
 	}
 	return nil
+}
+
+// reported is how many channels recorders say that they have. They say so once a second.
+func reported(s *tandemv1.StatusResponse) (channels int) {
+	for _, r := range s.GetRecorders() {
+		channels += int(r.GetLoad().GetChannels())
+	}
+	return channels
 }
 
 // partTwin notes what the secondary noticed. What was lost of both copies it must.
@@ -130,7 +138,7 @@ func JudgeTwins(ctx context.Context, account *truth.Account, primary, secondary 
 	if err != nil {
 		return truth.Verdict{}, truth.Verdict{}, fmt.Errorf("judge the secondary group: %w", err)
 	}
-	all, err := Judge(ctx, account.Mixes(), audit.Merged(primary, secondary), fault, Everything)
+	all, err := Judge(ctx, account.Mixes(), audit.Merged(primary, secondary), fault, Around)
 	if err != nil {
 		return truth.Verdict{}, truth.Verdict{}, fmt.Errorf("judge both groups together: %w", err)
 	}
