@@ -25,7 +25,7 @@ func exportCommand(i *invocation) *cli.Command {
 	return &cli.Command{
 		Name:      "export",
 		Usage:     "write the audio of a call or of one leg to a file",
-		ArgsUsage: "CALL|LEG",
+		ArgsUsage: "CALL|LEG|CHANNEL",
 		Description: `One file with all legs of the call mixed; with -o DIR (a directory that exists, or
 a name that ends in /) a file for each leg. A single leg keeps the bytes that
 were on the line; only a mix is converted to linear PCM. A call that still lasts
@@ -35,14 +35,29 @@ Parts on several recorders are put together here, in memory: 8 kB a second and
 channel. When a recorder cannot be reached, what the others hold is written, and
 the exit status is 1: what it alone holds is missing.
 
+Two groups of recorders (2N) have a copy each, and the primary one is written, or
+the secondary one where there is no other. With --merge each gap of the one is
+filled from the other, and what was filled is told: by RTP timestamps where both
+copies know the sender (rtp: the very samples), else by what is heard in both
+(audio), else by the recorders' clocks (clock). Nothing is changed on a recorder.
+
 With --json an object a line for each file: file, call, leg, start, duration_ms,
-codec, sample_rate, size, sha256, channels[], recorders[], gaps[{from,to,cause}].`,
+codec, sample_rate, size, sha256, channels[], recorders[], gaps[{from,to,cause}];
+with --merge also filled_ms, open_ms, filled[{channel,from,to,from_group,recorder,
+alignment}], and gaps are what both copies miss.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE|DIR`, - for stdout (default: a name made of call, agent and time)"},
 			&cli.StringFlag{Name: "format", Value: "wav", Usage: "`wav|flac`"},
+			mergeFlag,
+			&cli.StringFlag{Name: "from", Usage: "of a CHANNEL: the audio after `TIME`"},
+			&cli.StringFlag{Name: "to", Usage: "of a CHANNEL: the audio before `TIME`"},
 		},
 		Action: func(c *cli.Context) error {
-			given, err := arguments(c, "CALL|LEG")
+			given, err := arguments(c, "CALL|LEG|CHANNEL")
+			if err != nil {
+				return err
+			}
+			from, to, err := i.interval(c)
 			if err != nil {
 				return err
 			}
@@ -59,7 +74,13 @@ codec, sample_rate, size, sha256, channels[], recorders[], gaps[{from,to,cause}]
 				return usage("-o - and --json both want stdout; give -o FILE")
 			}
 			dir := isDir(output)
-			takes, err := s.takes(c.Context, given[0], format, dir)
+			w := choice{given[0], format, c.Bool("merge"), dir}
+			var takes []take
+			if from != nil || to != nil {
+				takes, err = s.channelTake(c.Context, w, from, to)
+			} else {
+				takes, err = s.takes(c.Context, w)
+			}
 			if err != nil {
 				return err
 			}
@@ -96,6 +117,14 @@ func isDir(output string) bool {
 	return err == nil && info.IsDir()
 }
 
+// choice is what the user wants to hear.
+type choice struct {
+	id      string // a call's, a leg's or a channel's
+	format  tandemv1.Format
+	merge   bool // fill one copy from the other
+	eachLeg bool // as a file of its own
+}
+
 // take is one piece of audio wanted as one file.
 type take struct {
 	call    string
@@ -110,25 +139,32 @@ type take struct {
 type source struct {
 	peers   []peer
 	request *tandemv1.ExportRequest
+	twin    *twin // not nil: the request is filled from there
 }
 
-// takes is what to ask of whom for the call or leg with this id.
-func (s *site) takes(ctx context.Context, id string, format tandemv1.Format, eachLeg bool) ([]take, error) {
-	rows, leg, err := s.find(ctx, id)
+// takes is what to ask of whom for a call or a leg.
+func (s *site) takes(ctx context.Context, w choice) ([]take, error) {
+	rows, leg, err := s.find(ctx, w.id)
 	if err != nil {
 		return nil, err
 	}
-	rows, _, _ = selectCopies(rows, "fill")
-	if err := s.addHolders(ctx, rows); err != nil {
-		return nil, err
+	pairs := pairCopies(rows)
+	plan := func() []take { return planMerged(leg, pairs, s.reached(), w) }
+	if !w.merge {
+		rows = oneCopy(pairs)
+		if err := s.addHolders(ctx, rows); err != nil {
+			return nil, err
+		}
+		plan = func() []take { return planTakes(leg, rows, s.reached(), w) }
 	}
-	if takes := planTakes(leg, rows, s.reached(), format, eachLeg); len(takes) > 0 {
+	if takes := plan(); len(takes) > 0 {
 		return takes, nil
 	}
-	return nil, failed("no call or leg %q with audio; recctl calls lists those there are", id)
+	return nil, failed("no call or leg %q with audio; recctl calls lists those there are", w.id)
 }
 
-// find is the call with this id or, when there is none, the leg.
+// find is the call with this id or, when there is none, the leg, and what the
+// other group has of it under whatever id.
 func (s *site) find(ctx context.Context, id string) (rows []legRow, leg string, err error) {
 	if rows, err = s.call(ctx, id); err != nil || len(rows) > 0 {
 		return rows, "", err
@@ -141,7 +177,7 @@ func (s *site) find(ctx context.Context, id string) (rows []legRow, leg string, 
 		a.Close()
 		if of := s.callOf(ctx, p, id, a.start); of != "" {
 			rows, err = s.call(ctx, of)
-			return slices.DeleteFunc(rows, func(r legRow) bool { return r.leg.Id != id }), id, err
+			return withTwins(rows, id), id, err
 		}
 	}
 	return nil, "", nil
@@ -198,18 +234,19 @@ func (s *site) recorder(p peer) recording.Recorder {
 
 // planTakes makes one file of the legs or, of each leg, one. What a single
 // recorder holds it mixes itself; else each channel is fetched from all.
-func planTakes(leg string, rows []legRow, peers []peer, format tandemv1.Format, eachLeg bool) []take {
-	if eachLeg {
+func planTakes(leg string, rows []legRow, peers []peer, w choice) []take {
+	if w.eachLeg {
+		w.eachLeg = false
 		var each []take
 		for _, r := range rows {
-			each = append(each, planTakes(r.leg.Id, []legRow{r}, peers, format, false)...)
+			each = append(each, planTakes(r.leg.Id, []legRow{r}, peers, w)...)
 		}
 		return each
 	}
 	if len(rows) == 0 {
 		return nil
 	}
-	t := take{call: rows[0].call.Id, leg: leg, legs: rows, format: format}
+	t := take{call: rows[0].call.Id, leg: leg, legs: rows, format: w.format}
 	holders := map[string]bool{}
 	for _, r := range rows {
 		for _, name := range r.recorders {
@@ -220,9 +257,9 @@ func planTakes(leg string, rows []legRow, peers []peer, format tandemv1.Format, 
 	case len(holders) > 1:
 		t.sources = channelSources(rows, peers)
 	case leg != "":
-		t.sources = []source{{peersNamed(peers, rows[0].recorders), &tandemv1.ExportRequest{Leg: leg, Format: format}}}
+		t.sources = []source{{peers: peersNamed(peers, rows[0].recorders), request: &tandemv1.ExportRequest{Leg: leg, Format: w.format}}}
 	default:
-		t.sources = []source{{peersNamed(peers, rows[0].recorders), &tandemv1.ExportRequest{Call: t.call, Format: format}}}
+		t.sources = []source{{peers: peersNamed(peers, rows[0].recorders), request: &tandemv1.ExportRequest{Call: t.call, Format: w.format}}}
 	}
 	if len(t.sources) == 0 {
 		return nil
@@ -249,7 +286,7 @@ func channelSources(rows []legRow, peers []peer) []source {
 			continue
 		}
 		last[channel] = &tandemv1.ExportRequest{Channel: channel, From: r.leg.Start, To: r.leg.End}
-		sources = append(sources, source{peers, last[channel]})
+		sources = append(sources, source{peers: peers, request: last[channel]})
 	}
 	return sources
 }
@@ -285,6 +322,7 @@ type written struct {
 	Channels   []string  `json:"channels"`
 	Recorders  []string  `json:"recorders"`
 	Gaps       []gapJSON `json:"gaps"`
+	*mergedJSON
 }
 
 // export writes one take and says what it wrote and what is missing in it.
@@ -302,7 +340,7 @@ func (i *invocation) export(ctx context.Context, s *site, t take, output string,
 			return err
 		}
 		bar.clear()
-		i.sayGaps(i.errs, audio.gaps)
+		i.sayMissing(i.errs, audio)
 		return nil
 	}
 	file := output
@@ -319,15 +357,20 @@ func (i *invocation) export(ctx context.Context, s *site, t take, output string,
 		return failed("%s arrived damaged (sha256 %s, the recorder sent %s); try again", file, sum, audio.sha256)
 	}
 	if asJSON {
-		return i.json(written{file, t.call, t.leg, stamp(audio.start), audio.duration.Milliseconds(), audio.codec, audio.rate, n, sum, list(audio.channels), list(audio.recorders), gapsJSON(audio.gaps)})
+		return i.json(written{file, t.call, t.leg, stamp(audio.start), audio.duration.Milliseconds(), audio.codec, audio.rate, n, sum, list(audio.channels), list(audio.recorders), gapsJSON(audio.gaps), audio.merged.json()})
 	}
 	fmt.Fprintf(i.out, "%s  %s from %s, %s\n", clean(file), length(audio.duration), i.clock(audio.start), size(uint64(n)))
-	i.sayGaps(i.out, audio.gaps)
+	i.sayMissing(i.out, audio)
 	return nil
 }
 
-func (i *invocation) sayGaps(w io.Writer, gaps []gap) {
-	for _, g := range gaps {
+// sayMissing tells what the audio lacks, and before that what it would lack
+// without the other copy.
+func (i *invocation) sayMissing(w io.Writer, a *audio) {
+	if a.merged != nil {
+		i.sayFilled(w, a.merged)
+	}
+	for _, g := range a.gaps {
 		fmt.Fprintf(w, "  missing %s from %s to %s: %s\n", length(g.length()), i.instant(g.from), i.instant(g.to), clean(strings.TrimSpace(g.cause+" "+g.between())))
 	}
 }
@@ -366,8 +409,10 @@ func fileName(t take, start time.Time) string {
 		if strings.HasPrefix(leg.Id, t.call) { // as is usual; saying it twice helps nobody
 			parts = parts[1:]
 		}
-	default:
+	case len(t.legs) > 0:
 		parts = []string{t.call, t.legs[0].agent()}
+	default:
+		parts = []string{t.sources[0].request.Channel}
 	}
 	parts = append(parts, start.Format("20060102-150405"))
 	safe := func(r rune) rune {
@@ -396,6 +441,7 @@ type audio struct {
 	channels  []string
 	recorders []string
 	gaps      []gap
+	merged    *merged // nil: only one copy was wanted
 	sha256    string
 }
 

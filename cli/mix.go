@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"slices"
@@ -19,7 +20,7 @@ func (s *site) gather(ctx context.Context, t take) (*audio, error) {
 	whole := &audio{close: func() {}}
 	var heard []recording.Recording
 	for _, src := range t.sources {
-		r, err := s.stitched(ctx, src)
+		r, err := s.listenTo(ctx, src, whole)
 		if err != nil {
 			return nil, err
 		}
@@ -34,19 +35,31 @@ func (s *site) gather(ctx context.Context, t take) (*audio, error) {
 		}
 	}
 	if len(heard) == 0 {
-		return nil, noAudio(t.call)
+		return nil, noAudio(cmp.Or(t.call, t.sources[0].request.Channel))
 	}
 	whole.recorders = distinct(whole.recorders, func(name string) string { return name })
 	slices.SortStableFunc(whole.gaps, func(a, b gap) int { return a.from.Compare(b.from) })
 	return whole, whole.fill(heard, t.format)
 }
 
-// stitched is a channel as all the source's peers together have it. A peer that
-// fails now is one more that is left out.
-func (s *site) stitched(ctx context.Context, src source) (recording.Recording, error) {
-	q := src.request
-	good, err := heardRecorders(s, fetch(ctx, src.peers, func(ctx context.Context, p peer) (*recording.Take, error) {
-		return recording.Read(ctx, s.recorder(p), q.Channel, recording.Interval{From: at(q.From), To: at(q.To)})
+// listenTo is the channel of a source, filled from its twin if it has one; what
+// was filled is added to the audio's.
+func (s *site) listenTo(ctx context.Context, src source, into *audio) (recording.Recording, error) {
+	i := recording.Interval{From: at(src.request.From), To: at(src.request.To)}
+	r, err := s.stitched(ctx, src.peers, src.request.Channel, i)
+	if err != nil || src.twin == nil {
+		return r, err
+	}
+	r, report, err := s.heal(ctx, src, r, i)
+	into.merged = into.merged.with(report, src)
+	return r, err
+}
+
+// stitched is a channel as all the peers together have it. A peer that fails now
+// is one more that is left out.
+func (s *site) stitched(ctx context.Context, peers []peer, channel string, i recording.Interval) (recording.Recording, error) {
+	good, err := heardRecorders(s, fetch(ctx, peers, func(ctx context.Context, p peer) (*recording.Take, error) {
+		return recording.Read(ctx, s.recorder(p), channel, i)
 	}))
 	if err != nil {
 		return recording.Recording{}, err

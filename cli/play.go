@@ -18,7 +18,9 @@ func playCommand(i *invocation) *cli.Command {
 		ArgsUsage: "CALL|LEG",
 		Description: `Pipes WAV to the first of aplay, paplay, play (of sox) and ffplay that is installed.
 Parts on several recorders are heard as one; exit status 1 when one of them cannot
-be reached, and what it alone holds was not to be heard.`,
+be reached, and what it alone holds was not to be heard. With --merge, gaps of one
+copy (2N) are filled from the other, as recctl export does.`,
+		Flags: []cli.Flag{mergeFlag},
 		Action: func(c *cli.Context) error {
 			given, err := arguments(c, "CALL|LEG")
 			if err != nil {
@@ -35,7 +37,7 @@ be reached, and what it alone holds was not to be heard.`,
 			if err != nil {
 				return err
 			}
-			takes, err := s.takes(c.Context, given[0], tandemv1.Format_FORMAT_WAV, false)
+			takes, err := s.takes(c.Context, choice{id: given[0], format: tandemv1.Format_FORMAT_WAV, merge: c.Bool("merge")})
 			if err != nil {
 				return err
 			}
@@ -49,7 +51,7 @@ be reached, and what it alone holds was not to be heard.`,
 				_, err := io.Copy(w, audio)
 				return err
 			})
-			i.sayGaps(i.errs, audio.gaps)
+			i.sayMissing(i.errs, audio)
 			if err == nil {
 				err = s.partial()
 			}

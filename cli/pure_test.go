@@ -232,7 +232,7 @@ func TestAddTracks(t *testing.T) {
 func TestFileName(t *testing.T) {
 	row := mergeLegs([]*tandemv1.LegDetail{detail("l/1", "rec-1", "primary", "complete", 0, true)})
 	row[0].call.Id, row[0].leg.UserName = "../c", "Ünal ../x"
-	takes := planTakes("", row, []peer{{"rec-1", "a:1"}}, tandemv1.Format_FORMAT_FLAC, false)
+	takes := planTakes("", row, []peer{{"rec-1", "a:1"}}, choice{format: tandemv1.Format_FORMAT_FLAC})
 	if got := fileName(takes[0], noon); got != "_c__nal_.._x_20260302-120000.flac" {
 		t.Error(got)
 	}

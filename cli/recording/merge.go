@@ -10,8 +10,9 @@ import (
 
 // Report is what a merge did to a recording.
 type Report struct {
-	Filled []Fill
-	Open   []Gap // what both miss
+	Filled []Fill // in order
+	Open   []Gap  // in order: what both miss
+	Whole  bool   // the copy had nothing: all of it is from the other
 }
 
 // Fill is time that one copy misses and the other had.
@@ -35,7 +36,7 @@ func Merge(of, from Recording) (Recording, Report) {
 	case len(from.Samples) == 0:
 		return of, Report{Open: of.Gaps}
 	case len(of.Samples) == 0:
-		return from, Report{Filled: []Fill{from.whole()}, Open: from.Gaps}
+		return from, Report{Filled: []Fill{from.whole()}, Open: from.Gaps, Whole: true}
 	}
 	base := of.copy()
 	merged := merge.Merge(base, from.copy())

@@ -107,9 +107,10 @@ func (e *ear) correlate(k int) float64 {
 
 const (
 	enough  = 0.8  // likeness of what may be the same
-	decides = 2    // by what factor the rest of the next best must be greater
+	decides = 4    // by what factor the rest of the next best must be greater
 	grain   = 1e-6 // of a rest: less is rounding
 	choices = 12   // compared closely
+	beside  = 8    // lags on both sides of the best are compared closely as well
 	steps   = 32   // of a sample
 )
 
@@ -117,24 +118,21 @@ const (
 // that is nowhere, or when there are two such places: a steady tone is the same
 // after every period.
 func (e *ear) find() (heard, bool) {
-	var best, next peak
+	var r ranking
 	for _, lag := range e.peaks() {
-		p := e.climb(lag)
-		switch {
-		case p.likeness > best.likeness:
-			if math.Abs(p.lag-best.lag) > 1 {
-				next = best
-			}
-			best = p
-		case p.likeness > next.likeness && math.Abs(p.lag-best.lag) > 1:
-			next = p
-		}
+		r.add(e.climb(lag))
 	}
-	if best.likeness < enough || next.rest() < decides*best.rest() {
+	// High notes have many tops beside each other, and the highest may be one
+	// that lies between two lags.
+	around := int64(math.Round(r.best.lag))
+	for lag := around - beside; lag <= around+beside; lag++ {
+		r.add(e.climb(lag))
+	}
+	if r.best.likeness < enough || r.next.rest() < decides*r.best.rest() {
 		return heard{}, false
 	}
-	there := float64(e.from+e.reach) + best.lag
-	return heard{e.at + window/2, there - float64(e.at), best.likeness}, true
+	there := float64(e.from+e.reach) + r.best.lag
+	return heard{e.at + window/2, there - float64(e.at), r.best.likeness}, true
 }
 
 // peak is a lag, between samples, at which the two are alike.
@@ -142,6 +140,22 @@ type peak struct{ lag, likeness float64 }
 
 // rest is what of the sound the other copy does not explain.
 func (p peak) rest() float64 { return 1 - p.likeness*p.likeness + grain }
+
+// ranking is the best of some peaks, and the best of those elsewhere.
+type ranking struct{ best, next peak }
+
+func (r *ranking) add(p peak) {
+	elsewhere := math.Abs(p.lag-r.best.lag) > 1
+	switch {
+	case p.likeness > r.best.likeness:
+		if elsewhere {
+			r.next = r.best
+		}
+		r.best = p
+	case p.likeness > r.next.likeness && elsewhere:
+		r.next = p
+	}
+}
 
 // peaks are the lags, about, at which the two seem most alike.
 func (e *ear) peaks() []int64 {
@@ -195,7 +209,7 @@ func (e *ear) level(product []float64) {
 }
 
 // climb finds the top of a peak between samples: what is sampled often enough
-// is known everywhere.
+// is known everywhere. Nothing is alike where the slope only goes on.
 func (e *ear) climb(lag int64) peak {
 	around := make([]float64, 0, 4*margin)
 	for k := lag - margin; k <= lag+margin; k++ {
@@ -207,6 +221,9 @@ func (e *ear) climb(lag int64) peak {
 		if v := between(around, margin+off); v > top.likeness {
 			top = peak{float64(lag) + off, v}
 		}
+	}
+	if math.Abs(top.lag-float64(lag)) == 1 {
+		return peak{}
 	}
 	return top
 }
