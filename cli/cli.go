@@ -115,6 +115,7 @@ func (i *invocation) app() *cli.App {
 			failbackCommand(i),
 			historyCommand(i),
 			verifyCommand(i),
+			reconcileCommand(i),
 			configCommand(i),
 			demoCommand(i),
 			drillCommand(i),

@@ -144,6 +144,8 @@ type fakeRecorder struct {
 	channels []*tandemv1.HeldChannel
 	exports  map[string]fakeExport // by call, leg or channel
 	findings []*tandemv1.Finding
+	blind    []*tandemv1.Window
+	pages    bool // searches heed interval and limit
 	heard    []*tandemv1.ListenResponse
 	searched chan *tandemv1.SearchCallsRequest // nil: not wanted
 	broken   error
@@ -167,8 +169,19 @@ func (f *fakeRecorder) SearchCalls(_ context.Context, r *connect.Request[tandemv
 	if f.searched != nil {
 		f.searched <- r.Msg
 	}
-	response := &tandemv1.SearchCallsResponse{}
-	for _, l := range f.legs {
+	response := &tandemv1.SearchCallsResponse{Blind: f.blind}
+	legs := slices.Clone(f.legs)
+	if f.pages { // as a recorder does: the newest that overlap, up to the limit
+		legs = slices.DeleteFunc(legs, func(l *tandemv1.LegDetail) bool {
+			leg := l.Record.Leg
+			return r.Msg.To != nil && !at(leg.Start).Before(at(r.Msg.To)) || r.Msg.From != nil && leg.End != nil && !at(leg.End).After(at(r.Msg.From))
+		})
+		slices.SortStableFunc(legs, func(a, b *tandemv1.LegDetail) int { return at(b.Record.Leg.Start).Compare(at(a.Record.Leg.Start)) })
+		if n := int(r.Msg.Limit); n > 0 && len(legs) > n {
+			legs, response.More = legs[:n], true
+		}
+	}
+	for _, l := range legs {
 		response.Legs = append(response.Legs, l.Record)
 	}
 	return connect.NewResponse(response), f.broken
@@ -226,7 +239,7 @@ func (f *fakeRecorder) ListSegments(_ context.Context, r *connect.Request[tandem
 	for _, l := range f.legs {
 		for _, p := range l.Parts {
 			for _, s := range p.Segments {
-				if s.Channel != r.Msg.Channel {
+				if r.Msg.Channel != "" && s.Channel != r.Msg.Channel {
 					continue
 				}
 				if err := stream.Send(&tandemv1.ListSegmentsResponse{Segment: s}); err != nil {

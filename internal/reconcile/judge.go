@@ -159,7 +159,7 @@ func (s *Survey) heardAny(records []Record) bool {
 }
 
 // covered is what the other copy has of a record: where it has records of it
-// and audio. Beyond their ends, up to the tolerance, nothing is asked for: the
+// and audio. Ends that differ by no more than the tolerance are the same: the
 // two groups may have been told of different instants.
 func (s *Survey) covered(r Record, peers []Record) spans {
 	var all []Span
@@ -167,9 +167,14 @@ func (s *Survey) covered(r Record, peers []Record) spans {
 		all = append(all, p.Span)
 	}
 	told := union(all...)
+	covered := s.heard(other(r.Copy), r).and(told)
 	ends := told.hull()
-	return union(append(s.heard(other(r.Copy), r).and(told),
-		Span{ends.From.Add(-s.opts.Tolerance), ends.From}, Span{ends.To, ends.To.Add(s.opts.Tolerance)})...)
+	for _, end := range []Span{{r.From, ends.From}, {ends.To, r.To}} {
+		if end.Length() <= s.opts.Tolerance {
+			covered = union(append(covered, end)...)
+		}
+	}
+	return covered
 }
 
 // heard is what a copy has of a record's time on any of its channels. What is

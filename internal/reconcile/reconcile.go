@@ -330,7 +330,7 @@ func (c Count) Summary() string {
 			total += n
 		}
 	}
-	text := fmt.Sprintf("%d records, %d pairs compared, %d whole", c.Records, c.Pairs, c.Whole)
+	text := fmt.Sprintf("%d records, %d in both groups, %d of these whole", c.Records, c.Pairs, c.Whole)
 	if total == 0 {
 		return text + ": nothing found"
 	}
