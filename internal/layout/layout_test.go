@@ -43,6 +43,7 @@ var floors = map[string]int{
 	"internal/durable":     tools,
 	"internal/monitor":     tools,
 	"internal/pair":        tools,
+	"internal/pki":         tools,
 	"internal/reconcile":   tools,
 	"internal/voter":       tools,
 	"internal/local":       tools,
@@ -51,7 +52,9 @@ var floors = map[string]int{
 	"recorder/journal":     tools,
 	"recorder/journaltest": tools,
 	"recorder/load":        tools,
+	"recorder/pgtest":      tools,
 	"recorder/segment":     tools,
+	"recorder/shared":      tools,
 	"turretsim/truth":      tools,
 	"turretsim/voice":      values,
 
@@ -59,6 +62,7 @@ var floors = map[string]int{
 	"recorder/compact":        jobs,
 	"recorder/intake":         jobs,
 	"recorder/playback":       jobs,
+	"recorder/ship":           jobs,
 
 	"director":  daemons,
 	"recorder":  daemons,
@@ -79,6 +83,8 @@ var floors = map[string]int{
 	"cmd/recorder":  commands,
 	"cmd/turretsim": commands,
 	"cmd/watchdog":  commands,
+
+	"packaging/manual": commands,
 }
 
 // mayCrossSideways are floors on which one package may use another.

@@ -1,0 +1,231 @@
+package shared
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"tandem/internal/call"
+	"tandem/recorder/catalog"
+)
+
+// ErrPlace is a place in a search that Search did not give.
+var ErrPlace = errors.New("not a place in a search")
+
+// connections is how many searches are under way at a time.
+const connections = 4
+
+// Reader searches the database. It is safe for concurrent use.
+type Reader struct{ pool *pgxpool.Pool }
+
+// Open is ready to search; it reaches for the database when it is first asked.
+func Open(cfg Config) (*Reader, error) {
+	parsed, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read address of the shared catalog: %w", err)
+	}
+	parsed.MaxConns = connections
+	parsed.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return cfg.complete(c) }
+	pool, err := pgxpool.NewWithConfig(context.Background(), parsed)
+	if err != nil {
+		return nil, fmt.Errorf("open the shared catalog: %w", err)
+	}
+	return &Reader{pool}, nil
+}
+
+// Close ends all searches.
+func (r *Reader) Close() { r.pool.Close() }
+
+// Record is a leg with its call, as one catalog has it.
+type Record struct {
+	catalog.Record
+	Catalog  string
+	Recorder string
+	Told     time.Time // when that catalog's recorder last shipped, or said that it had nothing to
+}
+
+// Query selects records.
+type Query struct {
+	catalog.Query
+	After string // Page.Next of the page before; empty for the first
+}
+
+// Page is a part of what a search finds, newest first.
+type Page struct {
+	Records []Record
+	Next    string // empty: nothing follows
+}
+
+// order is that of a search: the start, and where several are the same whatever
+// tells them apart. An index on the start serves it.
+const order = `start_us DESC, id DESC, catalog DESC`
+
+const columns = `l.id, l.call, l.session, l.user_id, l.user_name, l.device, l.source, l.channels, l.start_us, l.end_us, l.end_cause, l.accuracy, l.grp, l.secondary,
+ l.interrupted_us, l.catalog, k.catalog, k.recorder, k.told_us,
+ l.line, coalesce(c.direction, ''), coalesce(c.kind, ''), l.party, l.party_name, coalesce(c.state, ''), c.start_us, c.end_us, coalesce(c.end_cause, ''), ` + missing
+
+// missing is the time missing inside the leg on its best channel.
+const missing = `coalesce((SELECT min(m.us) FROM (
+   SELECT coalesce((SELECT sum(least(g.to_us, l.end_us) - greatest(g.from_us, l.start_us)) FROM gaps g
+     WHERE g.channel = ch AND g.catalog = l.catalog AND g.to_us > l.start_us AND (l.end_us IS NULL OR g.from_us < l.end_us)), 0) AS us
+   FROM unnest(l.channels) AS ch) m), 0)::bigint / 1000`
+
+// Search returns the records that q selects, q.Limit at most.
+func (r *Reader) Search(ctx context.Context, q Query) (Page, error) {
+	query, args, err := q.statement()
+	if err != nil {
+		return Page{}, err
+	}
+	result, err := r.pool.Query(ctx, query, args...)
+	if err != nil {
+		return Page{}, fmt.Errorf("search the shared catalog: %w", err)
+	}
+	var page Page
+	var last place
+	for result.Next() {
+		if q.Limit > 0 && len(page.Records) == q.Limit {
+			page.Next = last.String()
+			continue
+		}
+		rec, at, err := scanRecord(result)
+		if err != nil {
+			result.Close()
+			return Page{}, fmt.Errorf("search the shared catalog: %w", err)
+		}
+		page.Records, last = append(page.Records, rec), at
+	}
+	if err := result.Err(); err != nil {
+		return Page{}, fmt.Errorf("search the shared catalog: %w", err)
+	}
+	return page, nil
+}
+
+func scanRecord(r pgx.Rows) (rec Record, at place, err error) {
+	l, c := &rec.Leg, &rec.Call
+	var start, told int64
+	var end, interrupted, callStart, callEnd *int64
+	err = r.Scan(&l.ID, &l.Call, &l.Session, &l.User, &l.UserName, &l.Device, &l.Source, &l.Channels, &start, &end, &l.EndCause, &l.Accuracy, &l.Group, &l.Secondary,
+		&interrupted, &at.catalog, &rec.Catalog, &rec.Recorder, &told,
+		&c.Line, &c.Direction, &c.Kind, &c.Party, &c.PartyName, &c.State, &callStart, &callEnd, &c.EndCause, &rec.GapMS)
+	l.Start, l.End, l.Interrupted, rec.Told = instant(&start), instant(end), instant(interrupted), instant(&told)
+	c.ID, c.Start, c.End = l.Call, instant(callStart), instant(callEnd)
+	at.start, at.leg = start, l.ID
+	return rec, at, err
+}
+
+// statement finds the keys of the page first; calls and gaps are looked up for
+// those alone.
+//
+// What overlaps a time is what began in it and what lasted when it began. For
+// the first there are indexes by start; the second is little, whatever the time,
+// and has an index of its own. Asked for in one, all that began before would be
+// looked at.
+func (q Query) statement() (string, []any, error) {
+	var args []any
+	place := func(v any) string {
+		args = append(args, v)
+		return "$" + strconv.Itoa(len(args))
+	}
+	terms, err := q.terms(place)
+	if err != nil {
+		return "", nil, err
+	}
+	cut := ""
+	if q.Limit > 0 {
+		cut = fmt.Sprintf(" LIMIT %d", q.Limit+1)
+	}
+	find := func(more ...string) string {
+		return `(SELECT * FROM legs WHERE ` + strings.Join(append(more, terms...), " AND ") + ` ORDER BY ` + order + cut + `)`
+	}
+	found := find("true")
+	if !q.From.IsZero() {
+		from := place(q.From.UnixMicro())
+		found = find("start_us >= "+from, "coalesce(end_us, interrupted_us, start_us + 1) > "+from) + ` UNION ALL ` +
+			find("start_us < "+from, "span @> "+from+"::bigint")
+	}
+	return `SELECT ` + columns + ` FROM (SELECT * FROM (` + found + `) AS f ORDER BY ` + order + cut + `) AS l
+ JOIN catalogs k ON k.id = l.catalog LEFT JOIN calls c ON c.catalog = l.catalog AND c.id = l.call
+ ORDER BY l.start_us DESC, l.id DESC, l.catalog DESC`, args, nil
+}
+
+// terms are the conditions but for the beginning of the time.
+func (q Query) terms(place func(any) string) ([]string, error) {
+	var terms []string
+	add := func(format string, values ...any) {
+		places := make([]any, len(values))
+		for n, v := range values {
+			places[n] = place(v)
+		}
+		terms = append(terms, fmt.Sprintf(format, places...))
+	}
+	if q.After != "" {
+		at, err := parsePlace(q.After)
+		if err != nil {
+			return nil, err
+		}
+		add("start_us <= %s", at.start)
+		add("(start_us, id, catalog) < (%s, %s, %s)", at.start, text(at.leg), at.catalog)
+	}
+	if !q.To.IsZero() {
+		add("start_us < %s", q.To.UnixMicro())
+	}
+	if q.Agent != "" {
+		add(`(user_id || E'\n' || user_name) ILIKE %s`, like(q.Agent))
+	}
+	if q.Party != "" {
+		add(`(party || E'\n' || party_name) ILIKE %s`, like(q.Party))
+	}
+	if q.Line != "" {
+		add("line = %s", text(q.Line))
+	}
+	if q.Device != "" {
+		add("device = %s", text(q.Device))
+	}
+	if q.Ongoing {
+		add("end_us IS NULL AND interrupted_us IS NULL")
+	}
+	if q.Call != "" {
+		add("call = %s", text(q.Call))
+	}
+	if q.Leg != "" {
+		add("id = %s", text(q.Leg))
+	}
+	return terms, nil
+}
+
+// like matches s anywhere; its wildcards mean themselves.
+func like(s string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(text(s)) + "%"
+}
+
+// place is where a page ends.
+type place struct {
+	start   int64
+	catalog int32
+	leg     call.LegID
+}
+
+func (p place) String() string { return fmt.Sprintf("%d.%d.%s", p.start, p.catalog, p.leg) }
+
+// parsePlace is the inverse of place.String.
+func parsePlace(s string) (place, error) {
+	parts := strings.SplitN(s, ".", 3)
+	if len(parts) != 3 {
+		return place{}, fmt.Errorf("%q: %w", s, ErrPlace)
+	}
+	start, err := strconv.ParseInt(parts[0], 10, 64)
+	if err != nil {
+		return place{}, fmt.Errorf("%q: %w", s, ErrPlace)
+	}
+	number, err := strconv.ParseInt(parts[1], 10, 32)
+	if err != nil {
+		return place{}, fmt.Errorf("%q: %w", s, ErrPlace)
+	}
+	return place{start, int32(number), call.LegID(parts[2])}, nil
+}
