@@ -1,0 +1,74 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync/atomic"
+
+	"tandem/internal/pki"
+)
+
+// What begins a connection of the other kind (RFC 8446 5.1, RFC 9113 3.4).
+var (
+	tlsHandshake = []byte{22, 3}  // a client hello
+	tlsAlert     = []byte{21, 3}  // the answer to whoever sent none
+	http1        = []byte("HTTP") // ours, see refuseClear; an HTTP/2 server begins with a frame
+)
+
+// firstWord is a connection whose first bytes tell whether the other end
+// believes that it is of the same kind.
+type firstWord struct {
+	net.Conn
+	begun atomic.Bool
+	judge func(first []byte) error
+}
+
+// Read looks at what comes first.
+func (c *firstWord) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && c.begun.CompareAndSwap(false, true) {
+		if wrong := c.judge(p[:n]); wrong != nil {
+			return 0, wrong
+		}
+	}
+	return n, err
+}
+
+// dialClear is dial, for servers that may want TLS.
+func dialClear(dial Dial) Dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &firstWord{Conn: conn, judge: func(first []byte) error {
+			if bytes.HasPrefix(first, tlsAlert) || bytes.HasPrefix(first, http1) {
+				return pki.WantsTLS(address)
+			}
+			return nil
+		}}, nil
+	}
+}
+
+// clearListener tells of callers that speak TLS. What answers them is net/http:
+// it takes their first bytes for a bad request.
+type clearListener struct {
+	net.Listener
+	ledger *pki.Ledger
+}
+
+// Accept implements net.Listener.
+func (l clearListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &firstWord{Conn: conn, judge: func(first []byte) error {
+		if bytes.HasPrefix(first, tlsHandshake) {
+			peer := conn.RemoteAddr().String()
+			l.ledger.Note(pki.AsServer, peer, pki.CalledWithTLS(peer))
+		}
+		return nil
+	}}, nil
+}
