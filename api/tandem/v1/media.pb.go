@@ -24,6 +24,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Where a recorder searches. Recorders that ship their catalogs to a shared one
+// are asked for what is not there yet, and then any of them for what is.
+type Where int32
+
+const (
+	Where_WHERE_UNSPECIFIED Where = 0 // its own catalog
+	Where_WHERE_UNSHIPPED   Where = 1 // what of its own is not in the shared one; all of its own when there is none, or it is far behind
+	Where_WHERE_SHARED      Where = 2 // the shared one: what all recorders shipped
+)
+
+// Enum value maps for Where.
+var (
+	Where_name = map[int32]string{
+		0: "WHERE_UNSPECIFIED",
+		1: "WHERE_UNSHIPPED",
+		2: "WHERE_SHARED",
+	}
+	Where_value = map[string]int32{
+		"WHERE_UNSPECIFIED": 0,
+		"WHERE_UNSHIPPED":   1,
+		"WHERE_SHARED":      2,
+	}
+)
+
+func (x Where) Enum() *Where {
+	p := new(Where)
+	*p = x
+	return p
+}
+
+func (x Where) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Where) Descriptor() protoreflect.EnumDescriptor {
+	return file_tandem_v1_media_proto_enumTypes[0].Descriptor()
+}
+
+func (Where) Type() protoreflect.EnumType {
+	return &file_tandem_v1_media_proto_enumTypes[0]
+}
+
+func (x Where) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Where.Descriptor instead.
+func (Where) EnumDescriptor() ([]byte, []int) {
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{0}
+}
+
 type Format int32
 
 const (
@@ -57,11 +108,11 @@ func (x Format) String() string {
 }
 
 func (Format) Descriptor() protoreflect.EnumDescriptor {
-	return file_tandem_v1_media_proto_enumTypes[0].Descriptor()
+	return file_tandem_v1_media_proto_enumTypes[1].Descriptor()
 }
 
 func (Format) Type() protoreflect.EnumType {
-	return &file_tandem_v1_media_proto_enumTypes[0]
+	return &file_tandem_v1_media_proto_enumTypes[1]
 }
 
 func (x Format) Number() protoreflect.EnumNumber {
@@ -70,7 +121,7 @@ func (x Format) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Format.Descriptor instead.
 func (Format) EnumDescriptor() ([]byte, []int) {
-	return file_tandem_v1_media_proto_rawDescGZIP(), []int{0}
+	return file_tandem_v1_media_proto_rawDescGZIP(), []int{1}
 }
 
 type SearchCallsRequest struct {
@@ -83,6 +134,8 @@ type SearchCallsRequest struct {
 	Device        string                 `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
 	Ongoing       bool                   `protobuf:"varint,7,opt,name=ongoing,proto3" json:"ongoing,omitempty"`
 	Limit         uint32                 `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"` // newest first; 0 means 100
+	Where         Where                  `protobuf:"varint,9,opt,name=where,proto3,enum=tandem.v1.Where" json:"where,omitempty"`
+	After         string                 `protobuf:"bytes,10,opt,name=after,proto3" json:"after,omitempty"` // SearchCallsResponse.next of the page before; of WHERE_SHARED
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,11 +226,29 @@ func (x *SearchCallsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *SearchCallsRequest) GetWhere() Where {
+	if x != nil {
+		return x.Where
+	}
+	return Where_WHERE_UNSPECIFIED
+}
+
+func (x *SearchCallsRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 type SearchCallsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Legs          []*LegRecord           `protobuf:"bytes,1,rep,name=legs,proto3" json:"legs,omitempty"`
-	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`  // the limit cut the list
-	Blind         []*Window              `protobuf:"bytes,3,rep,name=blind,proto3" json:"blind,omitempty"` // inside [from, to): when calls could begin and end here without anybody's telling
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`      // the limit cut the list
+	Blind         []*Window              `protobuf:"bytes,3,rep,name=blind,proto3" json:"blind,omitempty"`     // inside [from, to): when calls could begin and end here without anybody's telling; not of WHERE_SHARED
+	Next          string                 `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`       // for the page after this one; of WHERE_SHARED, empty when nothing follows
+	Catalog       string                 `protobuf:"bytes,5,opt,name=catalog,proto3" json:"catalog,omitempty"` // the recorder's own; as in LegRecord
+	Shared        string                 `protobuf:"bytes,6,opt,name=shared,proto3" json:"shared,omitempty"`   // of WHERE_UNSHIPPED: the shared catalog that has the rest; empty: legs are all that there is
+	Changed       []string               `protobuf:"bytes,7,rep,name=changed,proto3" json:"changed,omitempty"` // of WHERE_UNSHIPPED: legs of which the shared catalog's record is out of date, found or not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -233,6 +304,34 @@ func (x *SearchCallsResponse) GetBlind() []*Window {
 	return nil
 }
 
+func (x *SearchCallsResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *SearchCallsResponse) GetCatalog() string {
+	if x != nil {
+		return x.Catalog
+	}
+	return ""
+}
+
+func (x *SearchCallsResponse) GetShared() string {
+	if x != nil {
+		return x.Shared
+	}
+	return ""
+}
+
+func (x *SearchCallsResponse) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
 // LegRecord is one leg with its call, as this recorder holds it.
 type LegRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -243,6 +342,8 @@ type LegRecord struct {
 	Recorder      string                 `protobuf:"bytes,5,opt,name=recorder,proto3" json:"recorder,omitempty"`
 	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`               // recording complete interrupted cti_outage
 	GapMs         int64                  `protobuf:"varint,7,opt,name=gap_ms,json=gapMs,proto3" json:"gap_ms,omitempty"` // of the leg's best channel, inside this recorder's part
+	Catalog       string                 `protobuf:"bytes,8,opt,name=catalog,proto3" json:"catalog,omitempty"`           // that holds it; another one when the recorder began anew in an empty directory
+	Told          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=told,proto3" json:"told,omitempty"`                 // of WHERE_SHARED: the recorder was last heard of there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +425,20 @@ func (x *LegRecord) GetGapMs() int64 {
 		return x.GapMs
 	}
 	return 0
+}
+
+func (x *LegRecord) GetCatalog() string {
+	if x != nil {
+		return x.Catalog
+	}
+	return ""
+}
+
+func (x *LegRecord) GetTold() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Told
+	}
+	return nil
 }
 
 type GetCallRequest struct {
@@ -1815,7 +1930,7 @@ var File_tandem_v1_media_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_media_proto_rawDesc = "" +
 	"\n" +
-	"\x15tandem/v1/media.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15tandem/v1/types.proto\x1a\x18tandem/v1/recorder.proto\"\xf8\x01\n" +
+	"\x15tandem/v1/media.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15tandem/v1/types.proto\x1a\x18tandem/v1/recorder.proto\"\xb6\x02\n" +
 	"\x12SearchCallsRequest\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x14\n" +
@@ -1824,11 +1939,18 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\x04line\x18\x05 \x01(\tR\x04line\x12\x16\n" +
 	"\x06device\x18\x06 \x01(\tR\x06device\x12\x18\n" +
 	"\aongoing\x18\a \x01(\bR\aongoing\x12\x14\n" +
-	"\x05limit\x18\b \x01(\rR\x05limit\"|\n" +
+	"\x05limit\x18\b \x01(\rR\x05limit\x12&\n" +
+	"\x05where\x18\t \x01(\x0e2\x10.tandem.v1.WhereR\x05where\x12\x14\n" +
+	"\x05after\x18\n" +
+	" \x01(\tR\x05after\"\xdc\x01\n" +
 	"\x13SearchCallsResponse\x12(\n" +
 	"\x04legs\x18\x01 \x03(\v2\x14.tandem.v1.LegRecordR\x04legs\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12'\n" +
-	"\x05blind\x18\x03 \x03(\v2\x11.tandem.v1.WindowR\x05blind\"\xcf\x01\n" +
+	"\x05blind\x18\x03 \x03(\v2\x11.tandem.v1.WindowR\x05blind\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\tR\x04next\x12\x18\n" +
+	"\acatalog\x18\x05 \x01(\tR\acatalog\x12\x16\n" +
+	"\x06shared\x18\x06 \x01(\tR\x06shared\x12\x18\n" +
+	"\achanged\x18\a \x03(\tR\achanged\"\x99\x02\n" +
 	"\tLegRecord\x12#\n" +
 	"\x04call\x18\x01 \x01(\v2\x0f.tandem.v1.CallR\x04call\x12 \n" +
 	"\x03leg\x18\x02 \x01(\v2\x0e.tandem.v1.LegR\x03leg\x12\x14\n" +
@@ -1836,7 +1958,9 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\tsecondary\x18\x04 \x01(\bR\tsecondary\x12\x1a\n" +
 	"\brecorder\x18\x05 \x01(\tR\brecorder\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\x15\n" +
-	"\x06gap_ms\x18\a \x01(\x03R\x05gapMs\"$\n" +
+	"\x06gap_ms\x18\a \x01(\x03R\x05gapMs\x12\x18\n" +
+	"\acatalog\x18\b \x01(\tR\acatalog\x12.\n" +
+	"\x04told\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04told\"$\n" +
 	"\x0eGetCallRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\";\n" +
 	"\x0fGetCallResponse\x12(\n" +
@@ -1946,7 +2070,11 @@ const file_tandem_v1_media_proto_rawDesc = "" +
 	"\vrecorded_ms\x18\x03 \x01(\x03R\n" +
 	"recordedMs\x12\x15\n" +
 	"\x06gap_ms\x18\x04 \x01(\x03R\x05gapMs\x12\x1a\n" +
-	"\bfindings\x18\x05 \x01(\x04R\bfindings*A\n" +
+	"\bfindings\x18\x05 \x01(\x04R\bfindings*E\n" +
+	"\x05Where\x12\x15\n" +
+	"\x11WHERE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fWHERE_UNSHIPPED\x10\x01\x12\x10\n" +
+	"\fWHERE_SHARED\x10\x02*A\n" +
 	"\x06Format\x12\x16\n" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1973,99 +2101,102 @@ func file_tandem_v1_media_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_media_proto_rawDescData
 }
 
-var file_tandem_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tandem_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_tandem_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_tandem_v1_media_proto_goTypes = []any{
-	(Format)(0),                   // 0: tandem.v1.Format
-	(*SearchCallsRequest)(nil),    // 1: tandem.v1.SearchCallsRequest
-	(*SearchCallsResponse)(nil),   // 2: tandem.v1.SearchCallsResponse
-	(*LegRecord)(nil),             // 3: tandem.v1.LegRecord
-	(*GetCallRequest)(nil),        // 4: tandem.v1.GetCallRequest
-	(*GetCallResponse)(nil),       // 5: tandem.v1.GetCallResponse
-	(*LegDetail)(nil),             // 6: tandem.v1.LegDetail
-	(*Part)(nil),                  // 7: tandem.v1.Part
-	(*Segment)(nil),               // 8: tandem.v1.Segment
-	(*ListChannelsRequest)(nil),   // 9: tandem.v1.ListChannelsRequest
-	(*ListChannelsResponse)(nil),  // 10: tandem.v1.ListChannelsResponse
-	(*ListSegmentsRequest)(nil),   // 11: tandem.v1.ListSegmentsRequest
-	(*ListSegmentsResponse)(nil),  // 12: tandem.v1.ListSegmentsResponse
-	(*ExportRequest)(nil),         // 13: tandem.v1.ExportRequest
-	(*ExportResponse)(nil),        // 14: tandem.v1.ExportResponse
-	(*ExportHeader)(nil),          // 15: tandem.v1.ExportHeader
-	(*ExportTrailer)(nil),         // 16: tandem.v1.ExportTrailer
-	(*Stretch)(nil),               // 17: tandem.v1.Stretch
-	(*ListenRequest)(nil),         // 18: tandem.v1.ListenRequest
-	(*ListenResponse)(nil),        // 19: tandem.v1.ListenResponse
-	(*VerifyRequest)(nil),         // 20: tandem.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 21: tandem.v1.VerifyResponse
-	(*Finding)(nil),               // 22: tandem.v1.Finding
-	(*VerifyProgress)(nil),        // 23: tandem.v1.VerifyProgress
-	(*VerifySummary)(nil),         // 24: tandem.v1.VerifySummary
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Window)(nil),                // 26: tandem.v1.Window
-	(*Call)(nil),                  // 27: tandem.v1.Call
-	(*Leg)(nil),                   // 28: tandem.v1.Leg
-	(*Gap)(nil),                   // 29: tandem.v1.Gap
-	(Codec)(0),                    // 30: tandem.v1.Codec
-	(*HeldChannel)(nil),           // 31: tandem.v1.HeldChannel
+	(Where)(0),                    // 0: tandem.v1.Where
+	(Format)(0),                   // 1: tandem.v1.Format
+	(*SearchCallsRequest)(nil),    // 2: tandem.v1.SearchCallsRequest
+	(*SearchCallsResponse)(nil),   // 3: tandem.v1.SearchCallsResponse
+	(*LegRecord)(nil),             // 4: tandem.v1.LegRecord
+	(*GetCallRequest)(nil),        // 5: tandem.v1.GetCallRequest
+	(*GetCallResponse)(nil),       // 6: tandem.v1.GetCallResponse
+	(*LegDetail)(nil),             // 7: tandem.v1.LegDetail
+	(*Part)(nil),                  // 8: tandem.v1.Part
+	(*Segment)(nil),               // 9: tandem.v1.Segment
+	(*ListChannelsRequest)(nil),   // 10: tandem.v1.ListChannelsRequest
+	(*ListChannelsResponse)(nil),  // 11: tandem.v1.ListChannelsResponse
+	(*ListSegmentsRequest)(nil),   // 12: tandem.v1.ListSegmentsRequest
+	(*ListSegmentsResponse)(nil),  // 13: tandem.v1.ListSegmentsResponse
+	(*ExportRequest)(nil),         // 14: tandem.v1.ExportRequest
+	(*ExportResponse)(nil),        // 15: tandem.v1.ExportResponse
+	(*ExportHeader)(nil),          // 16: tandem.v1.ExportHeader
+	(*ExportTrailer)(nil),         // 17: tandem.v1.ExportTrailer
+	(*Stretch)(nil),               // 18: tandem.v1.Stretch
+	(*ListenRequest)(nil),         // 19: tandem.v1.ListenRequest
+	(*ListenResponse)(nil),        // 20: tandem.v1.ListenResponse
+	(*VerifyRequest)(nil),         // 21: tandem.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 22: tandem.v1.VerifyResponse
+	(*Finding)(nil),               // 23: tandem.v1.Finding
+	(*VerifyProgress)(nil),        // 24: tandem.v1.VerifyProgress
+	(*VerifySummary)(nil),         // 25: tandem.v1.VerifySummary
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Window)(nil),                // 27: tandem.v1.Window
+	(*Call)(nil),                  // 28: tandem.v1.Call
+	(*Leg)(nil),                   // 29: tandem.v1.Leg
+	(*Gap)(nil),                   // 30: tandem.v1.Gap
+	(Codec)(0),                    // 31: tandem.v1.Codec
+	(*HeldChannel)(nil),           // 32: tandem.v1.HeldChannel
 }
 var file_tandem_v1_media_proto_depIdxs = []int32{
-	25, // 0: tandem.v1.SearchCallsRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 1: tandem.v1.SearchCallsRequest.to:type_name -> google.protobuf.Timestamp
-	3,  // 2: tandem.v1.SearchCallsResponse.legs:type_name -> tandem.v1.LegRecord
-	26, // 3: tandem.v1.SearchCallsResponse.blind:type_name -> tandem.v1.Window
-	27, // 4: tandem.v1.LegRecord.call:type_name -> tandem.v1.Call
-	28, // 5: tandem.v1.LegRecord.leg:type_name -> tandem.v1.Leg
-	6,  // 6: tandem.v1.GetCallResponse.legs:type_name -> tandem.v1.LegDetail
-	3,  // 7: tandem.v1.LegDetail.record:type_name -> tandem.v1.LegRecord
-	7,  // 8: tandem.v1.LegDetail.parts:type_name -> tandem.v1.Part
-	25, // 9: tandem.v1.Part.from:type_name -> google.protobuf.Timestamp
-	25, // 10: tandem.v1.Part.to:type_name -> google.protobuf.Timestamp
-	8,  // 11: tandem.v1.Part.segments:type_name -> tandem.v1.Segment
-	29, // 12: tandem.v1.Part.gaps:type_name -> tandem.v1.Gap
-	25, // 13: tandem.v1.Segment.start:type_name -> google.protobuf.Timestamp
-	25, // 14: tandem.v1.Segment.end:type_name -> google.protobuf.Timestamp
-	30, // 15: tandem.v1.Segment.codec:type_name -> tandem.v1.Codec
-	29, // 16: tandem.v1.Segment.gaps:type_name -> tandem.v1.Gap
-	31, // 17: tandem.v1.ListChannelsResponse.channels:type_name -> tandem.v1.HeldChannel
-	25, // 18: tandem.v1.ListSegmentsRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 19: tandem.v1.ListSegmentsRequest.to:type_name -> google.protobuf.Timestamp
-	8,  // 20: tandem.v1.ListSegmentsResponse.segment:type_name -> tandem.v1.Segment
-	25, // 21: tandem.v1.ExportRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 22: tandem.v1.ExportRequest.to:type_name -> google.protobuf.Timestamp
-	0,  // 23: tandem.v1.ExportRequest.format:type_name -> tandem.v1.Format
-	15, // 24: tandem.v1.ExportResponse.header:type_name -> tandem.v1.ExportHeader
-	16, // 25: tandem.v1.ExportResponse.trailer:type_name -> tandem.v1.ExportTrailer
-	25, // 26: tandem.v1.ExportHeader.start:type_name -> google.protobuf.Timestamp
-	30, // 27: tandem.v1.ExportHeader.codec:type_name -> tandem.v1.Codec
-	29, // 28: tandem.v1.ExportTrailer.gaps:type_name -> tandem.v1.Gap
-	17, // 29: tandem.v1.ExportTrailer.stretches:type_name -> tandem.v1.Stretch
-	30, // 30: tandem.v1.ListenResponse.codec:type_name -> tandem.v1.Codec
-	25, // 31: tandem.v1.ListenResponse.at:type_name -> google.protobuf.Timestamp
-	25, // 32: tandem.v1.VerifyRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 33: tandem.v1.VerifyRequest.to:type_name -> google.protobuf.Timestamp
-	22, // 34: tandem.v1.VerifyResponse.finding:type_name -> tandem.v1.Finding
-	24, // 35: tandem.v1.VerifyResponse.summary:type_name -> tandem.v1.VerifySummary
-	23, // 36: tandem.v1.VerifyResponse.progress:type_name -> tandem.v1.VerifyProgress
-	1,  // 37: tandem.v1.MediaService.SearchCalls:input_type -> tandem.v1.SearchCallsRequest
-	4,  // 38: tandem.v1.MediaService.GetCall:input_type -> tandem.v1.GetCallRequest
-	9,  // 39: tandem.v1.MediaService.ListChannels:input_type -> tandem.v1.ListChannelsRequest
-	11, // 40: tandem.v1.MediaService.ListSegments:input_type -> tandem.v1.ListSegmentsRequest
-	13, // 41: tandem.v1.MediaService.Export:input_type -> tandem.v1.ExportRequest
-	18, // 42: tandem.v1.MediaService.Listen:input_type -> tandem.v1.ListenRequest
-	20, // 43: tandem.v1.MediaService.Verify:input_type -> tandem.v1.VerifyRequest
-	2,  // 44: tandem.v1.MediaService.SearchCalls:output_type -> tandem.v1.SearchCallsResponse
-	5,  // 45: tandem.v1.MediaService.GetCall:output_type -> tandem.v1.GetCallResponse
-	10, // 46: tandem.v1.MediaService.ListChannels:output_type -> tandem.v1.ListChannelsResponse
-	12, // 47: tandem.v1.MediaService.ListSegments:output_type -> tandem.v1.ListSegmentsResponse
-	14, // 48: tandem.v1.MediaService.Export:output_type -> tandem.v1.ExportResponse
-	19, // 49: tandem.v1.MediaService.Listen:output_type -> tandem.v1.ListenResponse
-	21, // 50: tandem.v1.MediaService.Verify:output_type -> tandem.v1.VerifyResponse
-	44, // [44:51] is the sub-list for method output_type
-	37, // [37:44] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	26, // 0: tandem.v1.SearchCallsRequest.from:type_name -> google.protobuf.Timestamp
+	26, // 1: tandem.v1.SearchCallsRequest.to:type_name -> google.protobuf.Timestamp
+	0,  // 2: tandem.v1.SearchCallsRequest.where:type_name -> tandem.v1.Where
+	4,  // 3: tandem.v1.SearchCallsResponse.legs:type_name -> tandem.v1.LegRecord
+	27, // 4: tandem.v1.SearchCallsResponse.blind:type_name -> tandem.v1.Window
+	28, // 5: tandem.v1.LegRecord.call:type_name -> tandem.v1.Call
+	29, // 6: tandem.v1.LegRecord.leg:type_name -> tandem.v1.Leg
+	26, // 7: tandem.v1.LegRecord.told:type_name -> google.protobuf.Timestamp
+	7,  // 8: tandem.v1.GetCallResponse.legs:type_name -> tandem.v1.LegDetail
+	4,  // 9: tandem.v1.LegDetail.record:type_name -> tandem.v1.LegRecord
+	8,  // 10: tandem.v1.LegDetail.parts:type_name -> tandem.v1.Part
+	26, // 11: tandem.v1.Part.from:type_name -> google.protobuf.Timestamp
+	26, // 12: tandem.v1.Part.to:type_name -> google.protobuf.Timestamp
+	9,  // 13: tandem.v1.Part.segments:type_name -> tandem.v1.Segment
+	30, // 14: tandem.v1.Part.gaps:type_name -> tandem.v1.Gap
+	26, // 15: tandem.v1.Segment.start:type_name -> google.protobuf.Timestamp
+	26, // 16: tandem.v1.Segment.end:type_name -> google.protobuf.Timestamp
+	31, // 17: tandem.v1.Segment.codec:type_name -> tandem.v1.Codec
+	30, // 18: tandem.v1.Segment.gaps:type_name -> tandem.v1.Gap
+	32, // 19: tandem.v1.ListChannelsResponse.channels:type_name -> tandem.v1.HeldChannel
+	26, // 20: tandem.v1.ListSegmentsRequest.from:type_name -> google.protobuf.Timestamp
+	26, // 21: tandem.v1.ListSegmentsRequest.to:type_name -> google.protobuf.Timestamp
+	9,  // 22: tandem.v1.ListSegmentsResponse.segment:type_name -> tandem.v1.Segment
+	26, // 23: tandem.v1.ExportRequest.from:type_name -> google.protobuf.Timestamp
+	26, // 24: tandem.v1.ExportRequest.to:type_name -> google.protobuf.Timestamp
+	1,  // 25: tandem.v1.ExportRequest.format:type_name -> tandem.v1.Format
+	16, // 26: tandem.v1.ExportResponse.header:type_name -> tandem.v1.ExportHeader
+	17, // 27: tandem.v1.ExportResponse.trailer:type_name -> tandem.v1.ExportTrailer
+	26, // 28: tandem.v1.ExportHeader.start:type_name -> google.protobuf.Timestamp
+	31, // 29: tandem.v1.ExportHeader.codec:type_name -> tandem.v1.Codec
+	30, // 30: tandem.v1.ExportTrailer.gaps:type_name -> tandem.v1.Gap
+	18, // 31: tandem.v1.ExportTrailer.stretches:type_name -> tandem.v1.Stretch
+	31, // 32: tandem.v1.ListenResponse.codec:type_name -> tandem.v1.Codec
+	26, // 33: tandem.v1.ListenResponse.at:type_name -> google.protobuf.Timestamp
+	26, // 34: tandem.v1.VerifyRequest.from:type_name -> google.protobuf.Timestamp
+	26, // 35: tandem.v1.VerifyRequest.to:type_name -> google.protobuf.Timestamp
+	23, // 36: tandem.v1.VerifyResponse.finding:type_name -> tandem.v1.Finding
+	25, // 37: tandem.v1.VerifyResponse.summary:type_name -> tandem.v1.VerifySummary
+	24, // 38: tandem.v1.VerifyResponse.progress:type_name -> tandem.v1.VerifyProgress
+	2,  // 39: tandem.v1.MediaService.SearchCalls:input_type -> tandem.v1.SearchCallsRequest
+	5,  // 40: tandem.v1.MediaService.GetCall:input_type -> tandem.v1.GetCallRequest
+	10, // 41: tandem.v1.MediaService.ListChannels:input_type -> tandem.v1.ListChannelsRequest
+	12, // 42: tandem.v1.MediaService.ListSegments:input_type -> tandem.v1.ListSegmentsRequest
+	14, // 43: tandem.v1.MediaService.Export:input_type -> tandem.v1.ExportRequest
+	19, // 44: tandem.v1.MediaService.Listen:input_type -> tandem.v1.ListenRequest
+	21, // 45: tandem.v1.MediaService.Verify:input_type -> tandem.v1.VerifyRequest
+	3,  // 46: tandem.v1.MediaService.SearchCalls:output_type -> tandem.v1.SearchCallsResponse
+	6,  // 47: tandem.v1.MediaService.GetCall:output_type -> tandem.v1.GetCallResponse
+	11, // 48: tandem.v1.MediaService.ListChannels:output_type -> tandem.v1.ListChannelsResponse
+	13, // 49: tandem.v1.MediaService.ListSegments:output_type -> tandem.v1.ListSegmentsResponse
+	15, // 50: tandem.v1.MediaService.Export:output_type -> tandem.v1.ExportResponse
+	20, // 51: tandem.v1.MediaService.Listen:output_type -> tandem.v1.ListenResponse
+	22, // 52: tandem.v1.MediaService.Verify:output_type -> tandem.v1.VerifyResponse
+	46, // [46:53] is the sub-list for method output_type
+	39, // [39:46] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_media_proto_init() }
@@ -2090,7 +2221,7 @@ func file_tandem_v1_media_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_media_proto_rawDesc), len(file_tandem_v1_media_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
