@@ -222,7 +222,7 @@ func TestJSONFields(t *testing.T) {
 		{first(status["directors"]), "address answers attached authority_ms basis channels cti epoch group monitor moving name preferred profile role sessions since text unrecorded voters"},
 		{first(status["headroom"]), "busiest enough group text"},
 		{first(status["recorders"]), "catalog_lag channels cpu_percent disk_free_bytes disk_write_ms group legs lost_packets name packets_per_s priority reason score state"},
-		{first(status["alarms"]), "object severity since text what"},
+		{first(status["alarms"]), "group object severity since text what"},
 		{decode("calls"), "accuracy call device direction duration_ms end gap_ms group kind leg line parts party party_name recorders secondary source start state user"},
 		{leg, "accuracy call device direction duration_ms end gap_ms gaps group kind leg line parts party party_name recorders secondary source start state user"},
 		{first(leg["parts"]), "channel from recorder segments to"},

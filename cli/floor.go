@@ -62,7 +62,7 @@ func mergeStatus(answers []answer[*tandemv1.StatusResponse]) floor {
 	f.Directors = distinct(f.Directors, func(d *tandemv1.DirectorStatus) string { return d.Group + "/" + d.Name })
 	f.Recorders = distinct(f.Recorders, func(r *tandemv1.RecorderStatus) string { return r.Group + "/" + r.Name })
 	f.Headroom = distinct(f.Headroom, func(h *tandemv1.Headroom) string { return h.Group })
-	f.Alarms = distinct(f.Alarms, func(a *tandemv1.Alarm) string { return a.What + "/" + a.Object })
+	f.Alarms = distinct(f.Alarms, func(a *tandemv1.Alarm) string { return a.Group + "/" + a.What + "/" + a.Object })
 	return f
 }
 
@@ -74,12 +74,57 @@ func (f floor) answers(d *tandemv1.DirectorStatus) bool {
 	})
 }
 
-// seenBy marks an alarm of a director that is not in charge: it may see less.
+// seenBy is an alarm with its group. That of a director that is not in charge is
+// marked: it may see less.
 func seenBy(d *tandemv1.DirectorStatus, a *tandemv1.Alarm) *tandemv1.Alarm {
-	if d == nil || d.Role == "active" {
-		return a
+	seen := &tandemv1.Alarm{Severity: a.Severity, What: a.What, Object: a.Object, Since: a.Since, Text: a.Text, Group: cmp.Or(a.Group, d.GetGroup())}
+	if d != nil && d.Role != "active" {
+		seen.Text += " (as " + d.Name + " sees it)"
 	}
-	return &tandemv1.Alarm{Severity: a.Severity, What: a.What, Object: a.Object, Since: a.Since, Text: a.Text + " (as " + d.Name + " sees it)"}
+	return seen
+}
+
+// of is what concerns one group of the floor. A watchdog that says none belongs
+// to the group of the director that it watches.
+func (f floor) of(g group) floor {
+	one := floor{&tandemv1.StatusResponse{Site: f.Site, Generated: f.Generated}, []group{g}}
+	for _, d := range f.Directors {
+		if d.Group == g.name {
+			one.Directors = append(one.Directors, d)
+		}
+	}
+	for _, w := range f.Watchdogs {
+		if _, watches := g.named(w.Watching); w.Group == g.name || w.Group == "" && watches {
+			one.Watchdogs = append(one.Watchdogs, w)
+		}
+	}
+	for _, r := range f.Recorders {
+		if r.Group == g.name {
+			one.Recorders = append(one.Recorders, r)
+		}
+	}
+	for _, h := range f.Headroom {
+		if h.Group == g.name {
+			one.Headroom = append(one.Headroom, h)
+		}
+	}
+	for _, a := range f.Alarms {
+		if a.Group == g.name {
+			one.Alarms = append(one.Alarms, a)
+		}
+	}
+	return one
+}
+
+// strays are the watchdogs that belong to no group that is known.
+func (f floor) strays() floor {
+	stray := floor{StatusResponse: &tandemv1.StatusResponse{}}
+	for _, w := range f.Watchdogs {
+		if !slices.ContainsFunc(f.groups, func(g group) bool { return slices.Contains(f.of(g).Watchdogs, w) }) {
+			stray.Watchdogs = append(stray.Watchdogs, w)
+		}
+	}
+	return stray
 }
 
 // authorityLines say what people must know about who is in charge.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,7 +104,8 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 			stateCell(r.state), gapCell(r.gapMs), text(r.leg.Accuracy), text(r.group), text(strings.Join(r.recorders, " ")))
 	}
 	i.print(&t)
-	i.sayParts(rows)
+	name := legNames(rows)
+	i.sayParts(rows, name)
 	segments := table{heading: []string{"LEG", "RECORDER", "CHANNEL", "FROM", "TO", "CODEC", "PACKETS", "LOST", "SIZE", "FILE"}}
 	gaps := table{heading: []string{"LEG", "GAP FROM", "TO", "LENGTH", "CAUSE", "WHY"}}
 	for _, r := range rows {
@@ -116,12 +118,12 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 				if s.Open {
 					file += " (open)"
 				}
-				segments.add(text(r.leg.Id), text(p.Recorder), text(p.Channel), text(i.clock(at(s.Start))), text(i.clock(at(s.End))), text(codecName(s.Codec)),
+				segments.add(text(name(r)), text(p.Recorder), text(p.Channel), text(i.clock(at(s.Start))), text(i.clock(at(s.End))), text(codecName(s.Codec)),
 					number("%d", s.Packets), number("%d", s.Lost), number("%s", size(s.Size)), text(file))
 			}
 		}
 		for _, g := range r.missing {
-			gaps.add(text(r.leg.Id), text(i.instant(g.from)), text(i.instant(g.to)), gapCell(g.length().Milliseconds()), text(g.cause), text(cmp.Or(g.between(), whyMissing[call.Cause(g.cause)])))
+			gaps.add(text(name(r)), text(i.instant(g.from)), text(i.instant(g.to)), gapCell(g.length().Milliseconds()), text(g.cause), text(cmp.Or(g.between(), whyMissing[call.Cause(g.cause)])))
 		}
 	}
 	for _, t := range []table{segments, gaps} {
@@ -139,14 +141,25 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 	fmt.Fprintf(i.out, "\nhear it: recctl play %s   keep it: recctl export %s\n", clean(c.Id), clean(c.Id))
 }
 
+// legNames is how legs are called: where two groups have them, with the group.
+func legNames(rows []legRow) func(legRow) string {
+	copies := slices.ContainsFunc(rows, func(r legRow) bool { return r.group != rows[0].group })
+	return func(r legRow) string {
+		if copies {
+			return r.leg.Id + " (" + r.group + ")"
+		}
+		return r.leg.Id
+	}
+}
+
 // sayParts lists the parts of legs that lie on several recorders, and what is
 // missing between them.
-func (i *invocation) sayParts(rows []legRow) {
+func (i *invocation) sayParts(rows []legRow, name func(legRow) string) {
 	for _, r := range rows {
 		if len(r.parts) < 2 {
 			continue
 		}
-		fmt.Fprintf(i.out, "\nleg %s is on several recorders:\n", clean(r.leg.Id))
+		fmt.Fprintf(i.out, "\nleg %s is on several recorders:\n", clean(name(r)))
 		for n, p := range r.parts {
 			if n > 0 {
 				i.sayBetween(r.parts[n-1], p, r.missing)

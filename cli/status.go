@@ -20,7 +20,8 @@ func statusCommand(i *invocation) *cli.Command {
 what its authority rests on: quorum, the voters' leases; consent, the promise of
 the other director to stay out; assumed or forced, nothing but the absence of the
 other one; alone, that there is no other. AUTHORITY is how long it lasts unless it
-is renewed, as it is ten times a second.
+is renewed, as it is ten times a second. Of a site with two groups each has a block
+of its own.
 
 With --json one object: site, generated, directors[], watchdogs[], recorders[],
 headroom[], alarms[]; with --watch one a line each second.`,
@@ -89,6 +90,22 @@ func (i *invocation) watchStatus(ctx context.Context, s *site, asJSON bool) erro
 func (i *invocation) statusLines(f floor) []string {
 	lines := []string{i.paint(faint, clean(fmt.Sprintf("site %s, %s", f.Site, at(f.Generated).In(i.zone).Format(time.DateTime))))}
 	lines = append(lines, i.pauseLines(f)...)
+	if len(f.groups) < 2 {
+		return append(lines, i.groupLines(f)...)
+	}
+	for _, g := range f.groups {
+		lines = append(append(lines, "", i.paint(bold, clean("GROUP "+g.name))), i.groupLines(f.of(g))...)
+	}
+	t := watchdogTable(f.strays())
+	if more := t.lines(i.colours()); more != nil {
+		lines = append(append(lines, "", i.paint(bold, "OF NO GROUP KNOWN HERE"), ""), more...)
+	}
+	return lines
+}
+
+// groupLines are the floor of one group.
+func (i *invocation) groupLines(f floor) []string {
+	var lines []string
 	for _, t := range []table{i.directorTable(f), watchdogTable(f), recorderTable(f)} {
 		if more := t.lines(i.colours()); more != nil {
 			lines = append(append(lines, ""), more...)
@@ -366,6 +383,7 @@ type alarmJSON struct {
 	Object   string `json:"object"`
 	Since    stamp  `json:"since"`
 	Text     string `json:"text"`
+	Group    string `json:"group"`
 }
 
 func statusOfFloor(f floor) floorJSON {
@@ -386,7 +404,7 @@ func statusOfFloor(f floor) floorJSON {
 		j.Headroom = append(j.Headroom, headroomJSON{h.Group, h.Enough, h.Busiest, h.Text})
 	}
 	for _, a := range f.Alarms {
-		j.Alarms = append(j.Alarms, alarmJSON{a.Severity, a.What, a.Object, stampOf(a.Since), a.Text})
+		j.Alarms = append(j.Alarms, alarmJSON{a.Severity, a.What, a.Object, stampOf(a.Since), a.Text, a.Group})
 	}
 	return j
 }

@@ -127,7 +127,7 @@ func (f *floor) unhoused(s *session) (lost, live int) {
 func (f *floor) alarmList() []*tandemv1.Alarm {
 	list := make([]*tandemv1.Alarm, 0, len(f.alarms))
 	for key, a := range f.alarms {
-		list = append(list, &tandemv1.Alarm{Severity: a.severity, What: key.what, Object: key.object, Since: stamp(a.since), Text: a.text})
+		list = append(list, &tandemv1.Alarm{Severity: a.severity, What: key.what, Object: key.object, Since: stamp(a.since), Text: a.text, Group: f.group})
 	}
 	slices.SortFunc(list, func(a, b *tandemv1.Alarm) int {
 		return cmp.Or(a.GetSince().AsTime().Compare(b.GetSince().AsTime()), cmp.Compare(a.GetWhat(), b.GetWhat()), cmp.Compare(a.GetObject(), b.GetObject()))

@@ -785,6 +785,7 @@ type Alarm struct {
 	Object        string                 `protobuf:"bytes,3,opt,name=object,proto3" json:"object,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Group         string                 `protobuf:"bytes,6,opt,name=group,proto3" json:"group,omitempty"` // of the director that raised it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -850,6 +851,13 @@ func (x *Alarm) GetSince() *timestamppb.Timestamp {
 func (x *Alarm) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *Alarm) GetGroup() string {
+	if x != nil {
+		return x.Group
 	}
 	return ""
 }
@@ -2108,13 +2116,14 @@ const file_tandem_v1_director_proto_rawDesc = "" +
 	"\bpriority\x18\x05 \x01(\x05R\bpriority\x12\x14\n" +
 	"\x05score\x18\x06 \x01(\x01R\x05score\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12#\n" +
-	"\x04load\x18\b \x01(\v2\x0f.tandem.v1.LoadR\x04load\"\x95\x01\n" +
+	"\x04load\x18\b \x01(\v2\x0f.tandem.v1.LoadR\x04load\"\xab\x01\n" +
 	"\x05Alarm\x12\x1a\n" +
 	"\bseverity\x18\x01 \x01(\tR\bseverity\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
 	"\x06object\x18\x03 \x01(\tR\x06object\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\x14\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x14\n" +
+	"\x05group\x18\x06 \x01(\tR\x05group\"\x14\n" +
 	"\x12ListTurretsRequest\"B\n" +
 	"\x13ListTurretsResponse\x12+\n" +
 	"\aturrets\x18\x01 \x03(\v2\x11.tandem.v1.TurretR\aturrets\"\xe8\x01\n" +
