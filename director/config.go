@@ -12,6 +12,7 @@ import (
 	"tandem/internal/call"
 	"tandem/internal/config"
 	"tandem/internal/pair"
+	"tandem/internal/pki"
 )
 
 // Config is director.toml; etc/director.toml says what each key means.
@@ -28,6 +29,7 @@ type Config struct {
 	RecorderTimeout config.Duration  `toml:"recorder_timeout"`
 	Recorders       []RecorderConfig `toml:"recorder"`
 	Placement       PlacementConfig  `toml:"placement"`
+	TLS             pki.Config       `toml:"tls"`
 	Failover        pair.Config      `toml:"failover"`
 	Provider        ProviderConfig   `toml:"provider"`
 }
@@ -100,11 +102,8 @@ func (c Config) Validate() []config.Fault {
 	check.Name("group", c.Group)
 	check.That(c.Secondary || c.Group != "secondary", "secondary", "false: two groups that take the same copy take its channels from each other; want true in group %q", c.Group)
 	check.Name("site", c.Site)
-	if c.InsecureControl {
-		check.Addr("control", c.Control)
-	} else {
-		check.Loopback("control", c.Control)
-	}
+	c.TLS.Check(&check)
+	c.TLS.CheckListen(&check, "control", c.Control, c.InsecureControl)
 	if c.Metrics != "" {
 		check.Addr("metrics", c.Metrics)
 	}
@@ -121,6 +120,11 @@ func (c Config) Validate() []config.Fault {
 	c.Failover.Check(&check, "failover")
 	c.Provider.Unigy.check(&check)
 	return check.Faults
+}
+
+// Inspect implements config.Inspector.
+func (c Config) Inspect() []config.Fault {
+	return c.TLS.Inspect(pki.Identity{Role: pki.Director, Name: c.Name}, time.Now())
 }
 
 func (c Config) checkRecorders(check *config.Check) {

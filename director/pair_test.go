@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -20,12 +21,14 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/pair"
+	"tandem/internal/pki"
 	"tandem/internal/rpc"
 )
 
 // partner is one director of a pair on a site.
 type partner struct {
 	cfg    Config
+	wire   rpc.Wire
 	d      *director
 	client tandemv1connect.DirectorServiceClient
 	stop   func() error
@@ -36,12 +39,87 @@ type partner struct {
 // with the stations' leave.
 type pairSite struct {
 	*site
-	a, b *partner
+	a, b     *partner
+	operator *http.Client
 }
 
 func newPairSite(t *testing.T) *pairSite {
 	t.Helper()
-	s := &pairSite{site: newEmptySite(t, 3)}
+	s := newIdlePairSite(t)
+	s.run(s.a)
+	s.run(s.b)
+	return s
+}
+
+// newSecurePairSite is one whose daemons and operator have certificates.
+func newSecurePairSite(t *testing.T) *pairSite {
+	t.Helper()
+	s := newIdlePairSite(t)
+	paper := newPaper(t)
+	for _, st := range s.stations {
+		st.stop()
+		st.wire = paper.wire(pki.Recorder, st.name, st.address)
+		st.start(st.address)
+	}
+	s.operator = paper.wire(pki.Operator, "ann", "").NewClient()
+	for _, p := range []*partner{s.a, s.b} {
+		p.wire = paper.wire(pki.Director, p.cfg.Name, p.cfg.Control)
+		s.run(p)
+	}
+	return s
+}
+
+// everyWire runs a test in the clear, and between certificates.
+func everyWire(t *testing.T, test func(t *testing.T, s *pairSite)) {
+	t.Parallel()
+	for name, site := range map[string]func(*testing.T) *pairSite{"clear": newPairSite, "tls": newSecurePairSite} {
+		t.Run(name, func(t *testing.T) { test(t, site(t)) })
+	}
+}
+
+// paper issues certificates of a site.
+type paper struct {
+	t         *testing.T
+	authority *pki.Authority
+	ca        string
+	life      time.Duration // of what is issued
+}
+
+func newPaper(t *testing.T) *paper {
+	t.Helper()
+	authority, pair, err := pki.NewAuthority("test", time.Now())
+	p := &paper{t, authority, filepath.Join(t.TempDir(), "ca.crt"), 2 * pki.Warning}
+	if err == nil {
+		err = os.WriteFile(p.ca, pair.Certificate, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// wire is that of somebody who is called at an address, or not called at all.
+func (p *paper) wire(role pki.Role, name, address string) rpc.Wire {
+	p.t.Helper()
+	order := pki.Order{Role: role, Name: name, Life: p.life}
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		order.Hosts = []string{host}
+	}
+	pair, err := p.authority.Issue(order, time.Now())
+	files := pki.Config{Cert: p.ca + "." + name, Key: p.ca + "." + name + ".key", CA: p.ca}
+	if err == nil {
+		err = pair.Save(files.Cert, files.Key)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return rpc.Open(files, pki.Identity{Role: role, Name: name}, slog.New(slog.DiscardHandler))
+}
+
+// newIdlePairSite is one whose directors have not been started.
+func newIdlePairSite(t *testing.T) *pairSite {
+	t.Helper()
+	s := &pairSite{site: newEmptySite(t, 3), operator: http.DefaultClient}
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("the secret of this test's site"), 0o600); err != nil {
 		t.Fatal(err)
@@ -59,7 +137,6 @@ func newPairSite(t *testing.T) *pairSite {
 		for _, st := range s.stations {
 			p.cfg.Failover.Voters = append(p.cfg.Failover.Voters, st.address)
 		}
-		s.run(p)
 	}
 	return s
 }
@@ -79,8 +156,8 @@ func freePort(t *testing.T) string {
 // run starts a partner.
 func (s *pairSite) run(p *partner) {
 	s.t.Helper()
-	w := network
-	w.client = func() client { return cuttable{rpc.NewClient(), &p.cut, p.cfg.Failover.Voters} }
+	w := network(p.wire)
+	w.client = func() client { return cuttable{p.wire.NewClient(), &p.cut, p.cfg.Failover.Voters} }
 	d, err := open(p.cfg, w, s.log().With("director", p.cfg.Name))
 	if err != nil {
 		s.t.Fatal(err)
@@ -88,7 +165,7 @@ func (s *pairSite) run(p *partner) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.run(ctx) }()
-	p.d, p.client = d, tandemv1connect.NewDirectorServiceClient(http.DefaultClient, "http://"+p.cfg.Control)
+	p.d, p.client = d, tandemv1connect.NewDirectorServiceClient(s.operator, "http://"+p.cfg.Control)
 	p.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -139,9 +216,9 @@ func (s *pairSite) promote(p *partner, reason string) {
 
 // Control moves to the other director and back while everybody talks: nothing
 // is dialled again, nothing hung up, no packet is lost, and no leg is told twice.
-func TestHandOver(t *testing.T) {
-	t.Parallel()
-	s := newPairSite(t)
+func TestHandOver(t *testing.T) { everyWire(t, handOver) }
+
+func handOver(t *testing.T, s *pairSite) {
 	const channels = 24
 	s.promote(s.a, "cold start")
 	s.recorded(channels)
@@ -194,9 +271,9 @@ func (s *pairSite) legsAreWhole() {
 
 // A director that stops gives its authority back, and the other one takes it
 // without being told by anybody else.
-func TestStoppedDirectorHandsOver(t *testing.T) {
-	t.Parallel()
-	s := newPairSite(t)
+func TestStoppedDirectorHandsOver(t *testing.T) { everyWire(t, stoppedHandsOver) }
+
+func stoppedHandsOver(t *testing.T, s *pairSite) {
 	s.promote(s.a, "cold start")
 	s.recorded(24)
 	if err := s.a.stop(); err != nil {
@@ -287,6 +364,34 @@ func TestHelplessDirectorStepsAside(t *testing.T) {
 	if after := s.sw.State().SIP; after.Invites != before.Invites || after.ByesIn != before.ByesIn {
 		t.Errorf("the switch saw %+v, and %+v before", after, before)
 	}
+}
+
+// Two weeks before its certificate ends a director begins to say so.
+func TestCertificateAlarm(t *testing.T) {
+	t.Parallel()
+	s := newEmptySite(t, 1)
+	paper := newPaper(t)
+	paper.life = pki.Warning / 2
+	d, err := open(s.cfg, network(paper.wire(pki.Director, s.cfg.Name, s.cfg.Control)), s.log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	operator := paper.wire(pki.Operator, "ann", "").NewClient()
+	s.client = tandemv1connect.NewDirectorServiceClient(operator, "http://"+d.control.Addr().String())
+	s.until("an alarm says how to renew it", func() bool {
+		return slices.ContainsFunc(s.status().GetAlarms(), func(a *tandemv1.Alarm) bool {
+			return a.GetWhat() == "certificate" && a.GetObject() == s.cfg.Name && strings.Contains(a.GetText(), "recctl pki issue "+s.cfg.Name+" --renew")
+		})
+	})
 }
 
 // cuttable is a client whose calls to some addresses fail while they are cut.

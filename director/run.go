@@ -28,6 +28,7 @@ import (
 	"tandem/internal/authority"
 	"tandem/internal/call"
 	"tandem/internal/daemon"
+	"tandem/internal/pki"
 	"tandem/internal/rpc"
 )
 
@@ -39,7 +40,8 @@ const farewell = 2 * time.Second
 // next director adopts the dialogs.
 func Run(ctx context.Context, cfg Config) error {
 	daemon.Hurry(cfg.Nice)
-	d, err := open(cfg, network, slog.Default().With("director", cfg.Name))
+	log := slog.Default().With("director", cfg.Name)
+	d, err := open(cfg, network(rpc.Open(cfg.TLS, pki.Identity{Role: pki.Director, Name: cfg.Name}, log)), log)
 	if err != nil {
 		return err
 	}
@@ -65,6 +67,7 @@ type director struct {
 
 // world is what a director reaches the others through.
 type world struct {
+	wire     rpc.Wire                               // for those who call this director
 	client   func() client                          // speaks to one other process
 	clock    func() authority.Instant               // that leases are counted by
 	spread   func(most time.Duration) time.Duration // somewhere from 0 on, so that rounds of several do not keep meeting
@@ -86,12 +89,15 @@ type platform interface {
 	Adopt(channel call.ChannelID, dialog []byte)
 }
 
-// network is the world that there is.
-var network = world{
-	client:   func() client { return rpc.NewClient() },
-	clock:    daemon.Boottime,
-	spread:   func(most time.Duration) time.Duration { return rand.N(most) },
-	platform: func(cfg unigy.Config, emit func(provider.Event)) (platform, error) { return unigy.Open(cfg, emit) },
+// network is the world that there is, over a wire.
+func network(wire rpc.Wire) world {
+	return world{
+		wire:     wire,
+		client:   func() client { return wire.NewClient() },
+		clock:    daemon.Boottime,
+		spread:   func(most time.Duration) time.Duration { return rand.N(most) },
+		platform: func(cfg unigy.Config, emit func(provider.Event)) (platform, error) { return unigy.Open(cfg, emit) },
+	}
 }
 
 // open binds the sockets and wires the parts.
@@ -131,6 +137,7 @@ func assemble(cfg Config, w world, log *slog.Logger) (*director, error) {
 	d.registry, d.failures = newRegistry()
 	d.sip = unigy.NewMetrics(d.registry)
 	d.registry.MustRegister(newGauges(d))
+	w.wire.Register(d.registry)
 	if cfg.pair() != nil {
 		d.pair = newPartnership(d)
 	}
@@ -147,16 +154,13 @@ func (d *director) close() {
 // run serves until ctx ends. A pair's authority is given back only after what
 // was begun has been told, and what answers others goes on until then.
 func (d *director) run(ctx context.Context) error {
-	if d.cfg.InsecureControl {
-		d.log.Warn("control API is neither encrypted nor protected: whoever reaches it may steer the floor", "control", d.control.Addr())
-	} else {
-		d.log.Warn("control API without TLS: loopback only", "control", d.control.Addr())
-	}
+	d.world.wire.Announce(d.log, d.control.Addr(), d.cfg.InsecureControl)
 	d.log.Info("director started", "group", d.cfg.Group, "copy", d.cfg.copy(), "recorders", len(d.cfg.Recorders), "peer", d.cfg.Failover.Peer, "sip", d.reign.Load().loop.provider.SIPAddr())
 	late, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, inner := errgroup.WithContext(late)
-	g.Go(func() error { return rpc.Serve(inner, d.control, d.handler()) })
+	g.Go(func() error { return d.world.wire.Run(inner) })
+	g.Go(func() error { return d.world.wire.Serve(inner, d.control, d.handler()) })
 	g.Go(func() error { return daemon.ServeMetrics(inner, d.cfg.Metrics, d.registry, d.healthy) })
 	if d.pair != nil {
 		g.Go(func() error { return d.pair.run(inner) })
@@ -198,9 +202,21 @@ func (d *director) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(tandemv1connect.NewDirectorServiceHandler(&service{director: d}))
 	if d.pair != nil {
-		mux.Handle(tandemv1connect.NewPeerServiceHandler(&peerService{pair: d.pair}))
+		mux.Handle(tandemv1connect.NewPeerServiceHandler(&peerService{pair: d.pair}, rpc.OwnName()))
 	}
 	return mux
+}
+
+// worries is what is wrong beside the floor.
+func (d *director) worries(now time.Time) map[alarmKey]*alarm {
+	all := make(map[alarmKey]*alarm)
+	if d.pair != nil {
+		all = d.pair.worries(now)
+	}
+	if text, worried := d.world.wire.Worry(now); worried {
+		all[alarmKey{"certificate", d.cfg.Name}] = &alarm{warning, now, d.cfg.Name + ": " + text}
+	}
+	return all
 }
 
 // healthy asks the owner loop for a sign of life.
@@ -228,8 +244,9 @@ type reign struct {
 
 func (d *director) newReign() (*reign, error) {
 	l := newLoop(newFloor(d.cfg, time.Now(), d.log), d.right)
+	l.worries = d.worries
 	if d.pair != nil {
-		l.outranked, l.worries = d.pair.elector.saw, d.pair.worries
+		l.outranked = d.pair.elector.saw
 	}
 	for _, r := range d.cfg.Recorders {
 		link := newLink(r, d.cfg, d.world.client(), l, d.failures, d.log)

@@ -37,6 +37,7 @@ type station struct {
 	name    string
 	group   string
 	address string
+	wire    rpc.Wire
 
 	fence *voter.Keeper
 
@@ -99,12 +100,12 @@ func (s *station) start(address string) {
 	})
 	s.mu.Unlock()
 	mux := http.NewServeMux()
-	mux.Handle(tandemv1connect.NewRecorderServiceHandler(s))
-	mux.Handle(tandemv1connect.NewVoterServiceHandler(s.fence))
+	mux.Handle(tandemv1connect.NewRecorderServiceHandler(s, rpc.OwnName()))
+	mux.Handle(tandemv1connect.NewVoterServiceHandler(s.fence, rpc.OwnName()))
 	var life sync.RWMutex // held for reading while a request is answered, for ever by the end
 	go func() {
 		defer close(done)
-		rpc.Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.wire.Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !life.TryRLock() {
 				panic(http.ErrAbortHandler) // nothing of a process outlives it
 			}
@@ -353,7 +354,7 @@ func newEmptySite(t *testing.T, stations int) *site {
 // direct starts a director.
 func (s *site) direct() {
 	s.t.Helper()
-	d, err := open(s.cfg, network, s.log())
+	d, err := open(s.cfg, network(rpc.Wire{}), s.log())
 	if err != nil {
 		s.t.Fatal(err)
 	}

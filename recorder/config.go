@@ -9,6 +9,7 @@ import (
 	"tandem/internal/config"
 	"tandem/internal/daemon"
 	"tandem/internal/pair"
+	"tandem/internal/pki"
 	"tandem/internal/voter"
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
@@ -31,6 +32,7 @@ type Config struct {
 	RTP     RTPConfig     `toml:"rtp"`
 	Journal JournalConfig `toml:"journal"`
 	Limits  LimitsConfig  `toml:"limits"`
+	TLS     pki.Config    `toml:"tls"`
 }
 
 // MediaConfig says what is kept.
@@ -95,11 +97,8 @@ func (c Config) Validate() []config.Fault {
 	check.Name("group", c.Group)
 	_, known := pair.Profiles[c.Profile]
 	check.That(known, "profile", "%q: want steady or fast", c.Profile)
-	if c.InsecureControl {
-		check.Addr("control", c.Control)
-	} else {
-		check.Loopback("control", c.Control)
-	}
+	c.TLS.Check(&check)
+	c.TLS.CheckListen(&check, "control", c.Control, c.InsecureControl)
 	if c.Metrics != "" {
 		check.Addr("metrics", c.Metrics)
 	}
@@ -128,7 +127,13 @@ func (c Config) Validate() []config.Fault {
 	return check.Faults
 }
 
+// Inspect implements config.Inspector.
+func (c Config) Inspect() []config.Fault { return c.TLS.Inspect(c.identity(), time.Now()) }
+
 // What each part is told of it; the configuration has been validated.
+
+// identity is whom its certificate must name.
+func (c Config) identity() pki.Identity { return pki.Identity{Role: pki.Recorder, Name: c.Name} }
 
 func (c Config) voter(boot string) voter.Config {
 	return voter.Config{

@@ -37,17 +37,14 @@ import (
 func Run(ctx context.Context, cfg Config) error {
 	boot := rpc.NewBootID()
 	slog.Info("starting", "recorder", cfg.Name, "group", cfg.Group, "version", daemon.Version(), "boot", boot)
-	if cfg.InsecureControl {
-		slog.Warn("control is neither encrypted nor protected: whoever reaches it may command this recorder", "control", cfg.Control)
-	} else {
-		slog.Warn("control is not encrypted: only this machine can reach it", "control", cfg.Control)
-	}
 	daemon.Hurry(cfg.Nice)
 	ln, err := net.Listen("tcp", cfg.Control)
 	if err != nil {
 		return fmt.Errorf("listen for control: %w", err)
 	}
 	defer ln.Close()
+	wire := rpc.Open(cfg.TLS, cfg.identity(), slog.Default())
+	wire.Announce(slog.Default(), ln.Addr(), cfg.InsecureControl)
 	r, err := open(ctx, cfg, boot)
 	if err != nil {
 		return err
@@ -66,8 +63,9 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	g.Go(func() error { return r.compactor.Run(ctx) })
 	g.Go(func() error { return r.reporter.Run(ctx) })
-	g.Go(func() error { return rpc.Serve(ctx, ln, r.handler()) })
-	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(), r.healthy) })
+	g.Go(func() error { return wire.Run(ctx) })
+	g.Go(func() error { return wire.Serve(ctx, ln, r.handler()) })
+	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(wire), r.healthy) })
 	slog.Info("recording", "control", ln.Addr().String(), "dir", cfg.Dir, "keep", cfg.Media.Keep)
 	return g.Wait()
 }
@@ -147,8 +145,8 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 
 func (r *recorder) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(tandemv1connect.NewRecorderServiceHandler(r.control))
-	mux.Handle(tandemv1connect.NewVoterServiceHandler(r.fence.voter))
+	mux.Handle(tandemv1connect.NewRecorderServiceHandler(r.control, rpc.OwnName()))
+	mux.Handle(tandemv1connect.NewVoterServiceHandler(r.fence.voter, rpc.OwnName()))
 	// Compressing audio costs more than everything else about reading it.
 	mux.Handle(tandemv1connect.NewMediaServiceHandler(r.media, connect.WithCompression("gzip", nil, nil)))
 	return mux
@@ -176,8 +174,9 @@ func lastWritten(dir string) (time.Time, error) {
 	return info.ModTime(), nil
 }
 
-func (r *recorder) metrics() *prometheus.Registry {
+func (r *recorder) metrics(wire rpc.Wire) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
+	wire.Register(registry)
 	registry.MustRegister(&collector{r.intake, r.journal, r.reporter, r.fence.voter}, r.fence.refused)
 	return registry
 }

@@ -5,6 +5,7 @@ import (
 
 	"tandem/internal/config"
 	"tandem/internal/pair"
+	"tandem/internal/pki"
 )
 
 // Config is watchdog.toml.
@@ -21,6 +22,7 @@ type Config struct {
 	CTIGrace        config.Duration `toml:"cti_grace"`
 	RestartAfter    config.Duration `toml:"restart_after"`
 	Witness         WitnessConfig   `toml:"witness"`
+	TLS             pki.Config      `toml:"tls"`
 }
 
 // WitnessConfig is [witness].
@@ -52,11 +54,8 @@ func DefaultConfig() Config {
 func (c Config) Validate() []config.Fault {
 	var check config.Check
 	check.Name("name", c.Name)
-	if c.InsecureControl {
-		check.Addr("control", c.Control)
-	} else {
-		check.Loopback("control", c.Control)
-	}
+	c.TLS.Check(&check)
+	c.TLS.CheckListen(&check, "control", c.Control, c.InsecureControl)
 	if c.Metrics != "" {
 		check.Addr("metrics", c.Metrics)
 	}
@@ -71,6 +70,12 @@ func (c Config) Validate() []config.Fault {
 	}
 	return check.Faults
 }
+
+// Inspect implements config.Inspector.
+func (c Config) Inspect() []config.Fault { return c.TLS.Inspect(c.identity(), time.Now()) }
+
+// identity is whom its certificate must name.
+func (c Config) identity() pki.Identity { return pki.Identity{Role: pki.Watchdog, Name: c.Name} }
 
 func (w WitnessConfig) check(check *config.Check) {
 	check.That(w.Dir != "", "witness.dir", "want a directory for the epoch that it must not forget")

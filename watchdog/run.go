@@ -29,6 +29,8 @@ func Run(ctx context.Context, cfg Config) error {
 	daemon.Hurry(cfg.Nice)
 	log := slog.Default().With("watchdog", cfg.Name)
 	registry := newRegistry()
+	wire := rpc.Open(cfg.TLS, cfg.identity(), log)
+	wire.Register(registry)
 	mux := http.NewServeMux()
 	api := &service{cfg: cfg}
 	mux.Handle(tandemv1connect.NewWatchdogServiceHandler(api))
@@ -37,9 +39,9 @@ func Run(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return err
 		}
-		mux.Handle(tandemv1connect.NewVoterServiceHandler(keeper))
+		mux.Handle(tandemv1connect.NewVoterServiceHandler(keeper, rpc.OwnName()))
 	}
-	w, err := openWatch(ctx, cfg, registry, log)
+	w, err := openWatch(ctx, cfg, wire, registry, log)
 	if err != nil {
 		return err
 	}
@@ -48,16 +50,15 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("listen for control: %w", err)
 	}
-	if cfg.InsecureControl {
-		log.Warn("control is neither encrypted nor protected: whoever reaches it may pause this watchdog", "control", cfg.Control)
-	}
+	wire.Announce(log, ln.Addr(), cfg.InsecureControl)
 	g, ctx := errgroup.WithContext(ctx)
 	healthy := func() error { return nil }
 	if w != nil {
 		healthy = w.healthy
 		g.Go(func() error { return w.run(ctx) })
 	}
-	g.Go(func() error { return rpc.Serve(ctx, ln, mux) })
+	g.Go(func() error { return wire.Run(ctx) })
+	g.Go(func() error { return wire.Serve(ctx, ln, mux) })
 	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, registry, healthy) })
 	log.Info("watchdog started", "control", ln.Addr().String(), "watches", w != nil, "witness", cfg.Witness.Enabled)
 	return g.Wait()
@@ -75,7 +76,7 @@ func openWitness(cfg Config, log *slog.Logger) (*voter.Keeper, error) {
 }
 
 // openWatch wires what watches: nil for a mere witness.
-func openWatch(ctx context.Context, cfg Config, registry *prometheus.Registry, log *slog.Logger) (*watch, error) {
+func openWatch(ctx context.Context, cfg Config, wire rpc.Wire, registry *prometheus.Registry, log *slog.Logger) (*watch, error) {
 	if cfg.DirectorConfig == "" {
 		return nil, nil
 	}
@@ -91,7 +92,7 @@ func openWatch(ctx context.Context, cfg Config, registry *prometheus.Registry, l
 	if err != nil {
 		return nil, fmt.Errorf("read monitor key: %w", err)
 	}
-	w := newWatch(cfg, b, dial(b, network(cfg, b, key)), newMetrics(registry), log)
+	w := newWatch(cfg, b, dial(b, network(cfg, b, wire, key)), newMetrics(registry), log)
 	if unit, err := openSystemd(ctx, cfg.Unit); err != nil {
 		log.Warn("no systemd: a director that hangs is not restarted", "unit", cfg.Unit, "err", err)
 	} else {

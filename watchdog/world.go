@@ -31,11 +31,11 @@ type Prober interface {
 	Probe(ctx context.Context) monitor.Round
 }
 
-// network is the world that there is.
-func network(cfg Config, b beside, key []byte) World {
+// network is the world that there is, over a wire.
+func network(cfg Config, b beside, wire rpc.Wire, key []byte) World {
 	sender := cfg.Name + "@" + b.Name // two watchdogs never share one, since two directors never share a name
 	return World{
-		Client: rpc.NewClient(),
+		Client: wire.NewClient(),
 		Probe:  func(addresses []string) Prober { return monitor.NewProber(sender, key, addresses) },
 		Follow: func(ctx context.Context, tell func(local.Event)) error {
 			return local.Follow(ctx, b.Failover.Socket, tell)

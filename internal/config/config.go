@@ -60,6 +60,22 @@ func (f *Faults) Error() string {
 // Validator is a configuration that knows what is wrong with itself.
 type Validator interface{ Validate() []Fault }
 
+// Inspector is a configuration that names files which can be looked into. What
+// is wrong with them keeps no daemon from starting: it goes on without, says so,
+// and takes them up once they are mended.
+type Inspector interface{ Inspect() []Fault }
+
+// Inspect lists what is wrong with the files that c names, if it names any; file
+// is its own.
+func Inspect[C Validator](file string, c C) error {
+	if i, ok := any(c).(Inspector); ok {
+		if faults := i.Inspect(); len(faults) > 0 {
+			return &Faults{File: file, Faults: faults}
+		}
+	}
+	return nil
+}
+
 // Load reads the file over the given defaults: keys it does not name keep
 // their default. Errors of content are *Faults.
 func Load[C Validator](file string, defaults C) (C, error) {

@@ -72,6 +72,10 @@ func Main[C config.Validator](name string, defaults C, run func(context.Context,
 		return ExitUsage
 	}
 	if *check {
+		if err := config.Inspect(*file, cfg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return ExitUsage
+		}
 		fmt.Printf("%s: ok\n", *file)
 		return ExitOK
 	}
