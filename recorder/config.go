@@ -14,6 +14,7 @@ import (
 	"tandem/recorder/compact"
 	"tandem/recorder/intake"
 	"tandem/recorder/journal"
+	"tandem/recorder/shared"
 )
 
 // Config is recorder.toml.
@@ -32,6 +33,7 @@ type Config struct {
 	RTP     RTPConfig     `toml:"rtp"`
 	Journal JournalConfig `toml:"journal"`
 	Limits  LimitsConfig  `toml:"limits"`
+	Catalog CatalogConfig `toml:"catalog"`
 	TLS     pki.Config    `toml:"tls"`
 }
 
@@ -67,6 +69,12 @@ type LimitsConfig struct {
 	MaxChannels   int     `toml:"max_channels"`
 	MaxPacketsPer float64 `toml:"max_packets_per_s"`
 	Reserve       int64   `toml:"reserve"`
+}
+
+// CatalogConfig says which catalog is shared with other recorders.
+type CatalogConfig struct {
+	URL          string `toml:"url"`
+	PasswordFile string `toml:"password_file"`
 }
 
 // What Keep may be.
@@ -124,6 +132,11 @@ func (c Config) Validate() []config.Fault {
 	check.That(c.Limits.MaxChannels >= 1 && c.Limits.MaxChannels <= 20000, "limits.max_channels", "%d: want 1 to 20000", c.Limits.MaxChannels)
 	check.That(c.Limits.MaxPacketsPer > 0, "limits.max_packets_per_s", "%v: want more than 0", c.Limits.MaxPacketsPer)
 	check.That(c.Limits.Reserve >= 0, "limits.reserve", "%d: want 0 bytes or more", c.Limits.Reserve)
+	if c.Catalog.URL != "" {
+		err := c.shared().Check()
+		check.That(err == nil, "catalog.url", "%v", err)
+	}
+	check.That(c.Catalog.PasswordFile == "" || c.Catalog.URL != "", "catalog.password_file", "of no use without catalog.url")
 	return check.Faults
 }
 
@@ -155,6 +168,10 @@ func (c Config) intake() intake.Config {
 	i.PortMin, i.PortMax, i.Tick, i.Shards = c.RTP.PortMin, c.RTP.PortMax, c.RTP.Tick.Std(), c.RTP.Shards
 	i.MaxChannels, i.ReceiveBuffer = c.Limits.MaxChannels, c.RTP.ReceiveBuffer
 	return i
+}
+
+func (c Config) shared() shared.Config {
+	return shared.Config{URL: c.Catalog.URL, PasswordFile: c.Catalog.PasswordFile, Name: "tandem-recorder " + c.Name}
 }
 
 func (c Config) compactor(journalDir, mediaDir string) compact.Config {

@@ -39,6 +39,8 @@ func TestConfigFaults(t *testing.T) {
 		{"[rtp]\nmedia_dead = \"0s\"", "rtp.media_dead"},
 		{"[journal]\nqueue = 1", "journal.queue"},
 		{"[limits]\nreserve = -1", "limits.reserve"},
+		{"[catalog]\nurl = \"postgres://tandem:s3cret@db/site\"", "catalog.url"},
+		{"[catalog]\npassword_file = \"/etc/tandem/db\"", "catalog.password_file"},
 	} {
 		_, err := config.Parse("recorder.toml", c.text, DefaultConfig())
 		var faults *config.Faults

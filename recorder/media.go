@@ -22,6 +22,7 @@ type mediaAPI struct {
 	player      *playback.Player
 	attachments *attachments
 	journal     *journal.Writer
+	sharing     *sharing
 }
 
 const defaultLimit = 100
@@ -34,7 +35,11 @@ func (m *mediaAPI) SearchCalls(ctx context.Context, r *connect.Request[tandemv1.
 	if q.Limit == 0 {
 		q.Limit = defaultLimit
 	}
-	records, more, err := m.catalog.Search(ctx, q)
+	if r.Msg.GetWhere() == tandemv1.Where_WHERE_SHARED {
+		return m.searchShared(ctx, q, r.Msg.GetAfter())
+	}
+	response := &tandemv1.SearchCallsResponse{Catalog: m.catalog.ID()}
+	records, err := m.searchOwn(ctx, q, r.Msg.GetWhere(), response)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -42,7 +47,6 @@ func (m *mediaAPI) SearchCalls(ctx context.Context, r *connect.Request[tandemv1.
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	response := &tandemv1.SearchCallsResponse{More: more}
 	for _, w := range blind {
 		response.Blind = append(response.Blind, &tandemv1.Window{From: timeProto(w.From), To: timeProto(w.To)})
 	}
@@ -55,13 +59,17 @@ func (m *mediaAPI) SearchCalls(ctx context.Context, r *connect.Request[tandemv1.
 // recordProto is a leg for readers: one that was cut short ends for them at
 // its last good instant.
 func (m *mediaAPI) recordProto(rec catalog.Record) *tandemv1.LegRecord {
+	return recordProto(rec, m.name, m.catalog.ID())
+}
+
+func recordProto(rec catalog.Record, recorder, catalog string) *tandemv1.LegRecord {
 	leg := legProto(rec.Leg)
 	if rec.Leg.State() == call.StateInterrupted {
 		leg.End = timeProto(rec.Leg.Interrupted)
 	}
 	return &tandemv1.LegRecord{
 		Call: callProto(rec.Call), Leg: leg, Group: rec.Leg.Group, Secondary: rec.Leg.Secondary,
-		Recorder: m.name, State: string(rec.Leg.State()), GapMs: rec.GapMS,
+		Recorder: recorder, State: string(rec.Leg.State()), GapMs: rec.GapMS, Catalog: catalog,
 	}
 }
 

@@ -15,6 +15,7 @@ type collector struct {
 	journal  *journal.Writer
 	reporter *reporter
 	voter    *voter.Keeper
+	sharing  *sharing
 }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -46,6 +47,9 @@ var (
 	metricTalking    = describe("talking_channels", "Channels with an RTP packet in the last 200 ms.")
 	metricDead       = describe("dead_channels", "Channels with a dialog and neither RTP nor RTCP for rtp.media_dead.")
 	metricCatalogLag = describe("catalog_lag_rows", "Catalog rows not shipped yet.")
+	metricConnected  = describe("catalog_connected", "1 while rows are being shipped to the shared catalog; absent without one.")
+	metricShipped    = describe("catalog_shipped_rows_total", "Catalog rows sent to the shared catalog, those sent again included.")
+	metricUnshipped  = describe("catalog_refused_rows_total", "Catalog rows that the shared catalog could not take; the log names them.")
 	metricEpoch      = describe("epoch", "The newest epoch that was leased or obeyed; the lowest bit is the director's side.")
 )
 
@@ -83,6 +87,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(metricTalking, float64(latest.talking))
 	gauge(metricDead, float64(len(report.GetDeadChannels())))
 	gauge(metricCatalogLag, float64(report.GetCatalogLag()))
+	if c.sharing != nil {
+		c.collectSharing(gauge, counter)
+	}
 	epoch, _ := c.voter.Seen()
 	gauge(metricEpoch, float64(epoch))
 	totals := c.intake.Totals()
@@ -93,4 +100,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range totals.Rejected.ByReason() {
 		counter(metricRejected, n, reason)
 	}
+}
+
+func (c *collector) collectSharing(gauge func(*prometheus.Desc, float64), counter func(*prometheus.Desc, uint64, ...string)) {
+	state, connected := c.sharing.state(), 0.0
+	if state.Connected {
+		connected = 1
+	}
+	gauge(metricConnected, connected)
+	counter(metricShipped, state.Rows)
+	counter(metricUnshipped, state.Refused)
 }

@@ -63,6 +63,7 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	g.Go(func() error { return r.compactor.Run(ctx) })
 	g.Go(func() error { return r.reporter.Run(ctx) })
+	g.Go(func() error { return r.sharing.Run(ctx) })
 	g.Go(func() error { return wire.Run(ctx) })
 	g.Go(func() error { return wire.Serve(ctx, ln, r.handler()) })
 	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(wire), r.healthy) })
@@ -78,6 +79,7 @@ type recorder struct {
 	intake      *intake.Intake
 	compactor   *compact.Compactor
 	attachments *attachments
+	sharing     *sharing
 	reporter    *reporter
 	fence       *fence
 	control     *control
@@ -128,7 +130,10 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 		slog.Warn("legs interrupted by the last stop", "legs", interrupted, "last_good", lastGood)
 	}
 	r.compactor = compact.New(cfg.compactor(journalDir, mediaDir), r.catalog)
-	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog, drain: drain}
+	if r.sharing, err = openSharing(cfg, r.catalog); err != nil {
+		return nil, err
+	}
+	r.reporter = &reporter{cfg: cfg, journal: r.journal, intake: r.intake, compactor: r.compactor, attachments: r.attachments, catalog: r.catalog, sharing: r.sharing, drain: drain}
 	if err := r.reporter.start(); err != nil {
 		return nil, err
 	}
@@ -139,7 +144,7 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 	r.fence = newFence(keeper)
 	r.control = &control{name: cfg.Name, group: cfg.Group, boot: boot, fence: r.fence, drain: drain, attachments: r.attachments, catalog: r.catalog, reporter: r.reporter, watch: watch}
 	player := playback.New(playback.Config{Journal: journalDir, Media: mediaDir}, r.catalog)
-	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, player: player, attachments: r.attachments, journal: r.journal}
+	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, player: player, attachments: r.attachments, journal: r.journal, sharing: r.sharing}
 	return r, nil
 }
 
@@ -177,6 +182,6 @@ func lastWritten(dir string) (time.Time, error) {
 func (r *recorder) metrics(wire rpc.Wire) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	wire.Register(registry)
-	registry.MustRegister(&collector{r.intake, r.journal, r.reporter, r.fence.voter}, r.fence.refused)
+	registry.MustRegister(&collector{r.intake, r.journal, r.reporter, r.fence.voter, r.sharing}, r.fence.refused)
 	return registry
 }

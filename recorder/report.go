@@ -49,6 +49,7 @@ type reporter struct {
 	compactor   *compact.Compactor
 	attachments *attachments
 	catalog     *catalog.Catalog
+	sharing     *sharing
 	drain       *drain
 	meter       *load.Meter
 	link        *load.Link // nil: the media network cannot go down
@@ -200,6 +201,7 @@ func (r *reporter) compose(m measurement) *tandemv1.Load {
 		JournalQueue: r.journal.Queue(), JournalLagBytes: uint64(r.compactor.Lag() + r.journal.Unclosed()), SocketDrops: totals.KernelDrops,
 		Channels: uint32(r.attachments.count()), MaxChannels: uint32(r.cfg.Limits.MaxChannels), Legs: uint32(m.legs),
 		PacketsPerS: m.rate, MaxPacketsPerS: r.cfg.Limits.MaxPacketsPer, LostPackets: totals.Lost,
+		CatalogLag:   uint64(r.sharing.state().Lag),
 		DeadChannels: r.attachments.dead(time.Now(), r.cfg.RTP.MediaDead.Std()),
 	}
 }
