@@ -9,7 +9,6 @@
 package merge
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -138,14 +137,20 @@ func (m *merger) wanted() []Span {
 	return wanted
 }
 
-// extent is from the first that the copy tells of to the last.
-func (c Copy) extent() Span {
-	e := Span{math.MaxInt64, math.MinInt64}
+// extent is from the first that the copy tells of to the last; empty when it
+// tells of nothing.
+func (c Copy) extent() (e Span) {
+	reach := func(s Span) {
+		if e.Samples() == 0 {
+			e = s
+		}
+		e = Span{min(e.From, s.From), max(e.To, s.To)}
+	}
 	if n := len(c.Media); n > 0 {
-		e = Span{c.Media[0].From, c.Media[n-1].To}
+		reach(Span{c.Media[0].From, c.Media[n-1].To})
 	}
 	if n := len(c.Missing); n > 0 {
-		e = Span{min(e.From, c.Missing[0].From), max(e.To, c.Missing[n-1].To)}
+		reach(Span{c.Missing[0].From, c.Missing[n-1].To})
 	}
 	return e
 }

@@ -156,8 +156,11 @@ var sincs = func() (weights [fine][64]float64) {
 
 // sinc is a line's value between samples.
 func sinc(line []float64, at float64) float64 {
-	nearest := math.Round(at * fine)
-	whole, step := int(math.Floor(nearest/fine)), int(math.Mod(math.Mod(nearest, fine)+fine, fine))
+	whole := int(math.Floor(at))
+	step := int((at-float64(whole))*fine + 0.5)
+	if step == fine {
+		whole, step = whole+1, 0
+	}
 	if step == 0 && whole >= 0 && whole < len(line) {
 		return line[whole]
 	}
