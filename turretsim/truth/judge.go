@@ -299,6 +299,11 @@ func (w *walk) run() {
 			at += piece
 		case quietAhead(got, w.stretch.Codec) > 0: // what sounds may begin anywhere
 			at += quietAhead(got, w.stretch.Codec)
+		case w.brokenOff(got, at) > 0:
+			n := w.brokenOff(got, at)
+			w.take(at, n)
+			w.unknown = -1
+			at += n
 		case w.realign(at):
 			if w.unknown >= 0 { // what was unknown may have been this all along
 				at = w.recount(at)
@@ -309,6 +314,20 @@ func (w *walk) run() {
 			at += piece
 		}
 	}
+}
+
+// brokenOff is how many samples of a piece are what was spoken, when after them it
+// is silent: of a packet that one copy lost another may have had a part.
+func (w *walk) brokenOff(got []byte, at int64) int64 {
+	want := w.voice(at+w.delta, int64(len(got)))
+	n := 0
+	for n < len(got) && got[n] == want[n] {
+		n++
+	}
+	if rest := int64(len(got) - n); n < syllable || quietAhead(got[n:], w.stretch.Codec) < min(rest, syllable) {
+		return 0
+	}
+	return int64(n)
 }
 
 // piece is how far to compare from media sample m: to the end of its packet.

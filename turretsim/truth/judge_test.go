@@ -87,9 +87,14 @@ func cut(b []byte, packet, n int) []byte {
 }
 
 func silence(b []byte, packet, n int) []byte {
+	return quiet(b, packet*PacketSamples, (packet+n)*PacketSamples)
+}
+
+// quiet is silence for samples.
+func quiet(b []byte, from, to int) []byte {
 	b = slices.Clone(b)
-	for i := packet * PacketSamples; i < (packet+n)*PacketSamples; i++ {
-		b[i] = media.ALawSilence
+	for i := range b[from:to] {
+		b[from+i] = media.ALawSilence
 	}
 	return b
 }
@@ -123,6 +128,9 @@ func TestPlantedFaults(t *testing.T) {
 		{"a packet silent", one(silence(perfect, 200, 1)), nil, 0, Verdict{RecordedMS: 9980, UnexplainedMS: 20}},
 		{"a packet silent, and said so", one(silence(perfect, 200, 1)), []Gap{{at(200), at(201), "loss"}}, 0, Verdict{RecordedMS: 9980, GapMS: 20}},
 		{"a hole of which half is said", one(silence(perfect, 200, 10)), []Gap{{at(200), at(205).Add(-2 * ms), "loss"}}, 0, Verdict{RecordedMS: 9800, GapMS: 100, UnexplainedMS: 100}},
+		{"the end of a packet silent, and said so", one(quiet(perfect, 200*160+40, 201*160)), []Gap{{at(200).Add(5 * ms), at(201), "loss"}}, 0, Verdict{RecordedMS: 9985, GapMS: 15}},
+		{"the middle of one", one(quiet(perfect, 200*160+8, 200*160+88)), []Gap{{at(200).Add(ms), at(200).Add(11 * ms), "loss"}}, 0, Verdict{RecordedMS: 9990, GapMS: 10}},
+		{"from one to the next", one(quiet(perfect, 200*160+120, 201*160+40)), nil, 0, Verdict{RecordedMS: 9990, UnexplainedMS: 10}},
 		{"a gap elsewhere", one(silence(perfect, 200, 1)), []Gap{{at(210), at(211), "loss"}}, 0, Verdict{RecordedMS: 9980, UnexplainedMS: 20}},
 		{"a hole between stretches, by the recorder's clock",
 			[]Stretch{{start.Add(300 * ms), media.PCMA, perfect[:100*160]}, {at(120).Add(300 * ms), media.PCMA, perfect[120*160:]}},
