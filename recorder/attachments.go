@@ -42,8 +42,8 @@ const (
 	refusedNoPort   = "no_port"
 )
 
-// reopen listens again on every port that was open when the recorder stopped.
-// Where another program took the port meanwhile it takes another one: the
+// reopen listens again on every port that was open when the recorder stopped,
+// with its socket where that was kept. Where another program took the port meanwhile it takes another one: the
 // attachment goes on, the director sees the new endpoint in the inventory and
 // moves the media there, and the sequence numbers tell what was missed.
 func (a *attachments) reopen(ctx context.Context) error {
@@ -74,8 +74,9 @@ func (a *attachments) reopen(ctx context.Context) error {
 			changed = append(changed, row)
 		}
 	}
-	if len(rows) > 0 {
-		slog.Info("channels reopened", "channels", len(a.open), "not", len(rows)-len(a.open))
+	strays := a.intake.Disown()
+	if len(rows)+strays > 0 {
+		slog.Info("channels reopened", "channels", len(a.open), "not", len(rows)-len(a.open), "sockets_kept", a.intake.Kept(), "sockets_of_no_use", strays)
 	}
 	return a.catalog.PutAttachments(ctx, changed)
 }

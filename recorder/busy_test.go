@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
@@ -27,7 +28,7 @@ import (
 // Roles in which the test runs itself again.
 const (
 	roleVariable = "TANDEM_TEST_ROLE"
-	roleRecorder = "recorder" // until killed
+	roleRecorder = "recorder" // until killed or told to end
 	roleSender   = "sender"   // 50 packets a second to each port of its standard input
 )
 
@@ -50,7 +51,9 @@ func runChild(text string) error {
 	if err != nil {
 		return err
 	}
-	return Run(context.Background(), cfg)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, cfg)
 }
 
 // sendForever sends to all ports evenly over each 20 ms.

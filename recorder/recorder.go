@@ -45,7 +45,11 @@ func Run(ctx context.Context, cfg Config) error {
 	defer ln.Close()
 	wire := rpc.Open(cfg.TLS, cfg.identity(), slog.Default())
 	wire.Announce(slog.Default(), ln.Addr(), cfg.InsecureControl)
-	r, err := open(ctx, cfg, boot)
+	left, err := openEstate()
+	if err != nil {
+		return err
+	}
+	r, err := open(ctx, cfg, boot, left)
 	if err != nil {
 		return err
 	}
@@ -53,12 +57,14 @@ func Run(ctx context.Context, cfg Config) error {
 	defer r.control.watch.end()
 
 	// Packets come first: the intake ends before the journal, and the journal
-	// writes what the intake gave it, whatever else is still going on.
-	journalCtx, stopJournal := context.WithCancel(context.WithoutCancel(ctx))
+	// writes what the intake gave it, whatever else is still going on. What is
+	// to be kept is told to the very end.
+	late, stopLate := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.journal.Run(journalCtx) })
+	g.Go(func() error { return r.journal.Run(late) })
+	g.Go(func() error { return left.store.Run(late) })
 	g.Go(func() error {
-		defer stopJournal()
+		defer stopLate()
 		return r.intake.Run(ctx)
 	})
 	g.Go(func() error { return r.compactor.Run(ctx) })
@@ -67,6 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return wire.Run(ctx) })
 	g.Go(func() error { return wire.Serve(ctx, ln, r.handler()) })
 	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, r.metrics(wire), r.healthy) })
+	g.Go(func() error { return daemon.Supervise(ctx, r.status, r.loops()...) })
 	slog.Info("recording", "control", ln.Addr().String(), "dir", cfg.Dir, "keep", cfg.Media.Keep)
 	return g.Wait()
 }
@@ -88,7 +95,7 @@ type recorder struct {
 
 // open wires a recorder. The order is that of urgency: the ports that were
 // open come first, since their audio waits in the kernel's buffers or is lost.
-func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
+func open(ctx context.Context, cfg Config, boot string, left *estate) (*recorder, error) {
 	journalDir, mediaDir := filepath.Join(cfg.Dir, "journal"), filepath.Join(cfg.Dir, "media")
 	for _, dir := range []string{journalDir, mediaDir} {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -108,17 +115,17 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 		return nil, err
 	}
 	r := &recorder{cfg: cfg}
-	if r.journal, err = journal.Open(journalDir, cfg.journal(boot)); err != nil {
+	daemon.Starting("reading the journal", startStep)
+	if err := r.openIntake(boot, journalDir, lastGood, left); err != nil {
 		return nil, err
 	}
-	if r.intake, err = intake.New(cfg.intake(), r.journal); err != nil {
-		return nil, err
-	}
+	daemon.Starting("opening the catalog", startStep)
 	if r.catalog, err = catalog.Open(ctx, filepath.Join(cfg.Dir, "catalog.db")); err != nil {
 		return nil, err
 	}
 	r.attachments = &attachments{catalog: r.catalog, intake: r.intake, host: cfg.RTP.Host, limit: cfg.Limits.MaxChannels, began: time.Now(),
 		open: map[call.ChannelID]catalog.Attachment{}}
+	daemon.Starting("opening channels", startStep)
 	if err := r.attachments.reopen(ctx); err != nil {
 		return nil, err
 	}
@@ -146,6 +153,27 @@ func open(ctx context.Context, cfg Config, boot string) (*recorder, error) {
 	player := playback.New(playback.Config{Journal: journalDir, Media: mediaDir}, r.catalog)
 	r.media = &mediaAPI{name: cfg.Name, catalog: r.catalog, player: player, attachments: r.attachments, journal: r.journal, sharing: r.sharing}
 	return r, nil
+}
+
+// openIntake opens what packets go through, with what the recorder before left
+// of them: in sockets, in receivers, in blocks.
+func (r *recorder) openIntake(boot, dir string, lastGood time.Time, left *estate) (err error) {
+	j, i := r.cfg.journal(boot), r.cfg.intake()
+	if j.Memory, err = left.memory(keptBlocks); err != nil {
+		return err
+	}
+	if i.Memory, err = left.memory(keptReceivers); err != nil {
+		return err
+	}
+	if r.journal, err = journal.Open(dir, j); err != nil {
+		return err
+	}
+	i.Keeper, i.Unread = left.store, lastGood
+	if r.intake, err = intake.New(i, r.journal); err != nil {
+		return err
+	}
+	left.share(r.intake.Inherit)
+	return nil
 }
 
 func (r *recorder) handler() http.Handler {

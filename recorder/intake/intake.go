@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -32,6 +33,10 @@ type Config struct {
 	MaxChannels   int           // only to choose Shards by
 	ReceiveBuffer int           // bytes the kernel may hold for one channel
 	PacketRate    int           // packets a second that one channel may have; more is a flood
+
+	Keeper Keeper    // of sockets; nil: they end with the process
+	Unread time.Time // since when nobody has read the sockets that are inherited
+	Memory *os.File  // of what is being received, see flight.go; nil: it ends with the process
 }
 
 // DefaultConfig listens on loopback only. The packet rate is four times that
@@ -78,10 +83,12 @@ type Intake struct {
 	reports *reporter
 	stamps  int // descriptor that keeps the kernel stamping datagrams
 
-	mu      sync.RWMutex
-	streams map[uint32]*held
-	ports   map[int]bool // taken by us, until their sockets are closed
-	next    int          // port to try first: one just closed may still be sent to
+	mu        sync.RWMutex
+	streams   map[uint32]*held
+	ports     map[int]bool   // taken by us, until their sockets are closed
+	next      int            // port to try first: one just closed may still be sent to
+	inherited map[string]int // sockets, by name, that no channel has claimed yet
+	reused    int            // those that one has
 }
 
 // held is an open stream and where it is.
@@ -91,25 +98,59 @@ type held struct {
 	control bool // a port for RTCP is open
 }
 
-// New makes an intake that puts its packets in w.
+// New makes an intake that puts its packets in w. What the one before it was
+// receiving when it ended is put there at once.
 func New(cfg Config, w *journal.Writer) (*Intake, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configure intake: %w", err)
 	}
-	in := &Intake{cfg: cfg, streams: map[uint32]*held{}, ports: map[int]bool{}, next: cfg.PortMin}
-	var err error
+	if cfg.Keeper == nil {
+		cfg.Keeper = nobody{}
+	}
+	in := &Intake{cfg: cfg, streams: map[uint32]*held{}, ports: map[int]bool{}, next: cfg.PortMin, inherited: map[string]int{}}
+	receivers, err := newReceivers(cfg, w)
+	if err != nil {
+		return nil, err
+	}
 	if in.stamps, err = startTimestamps(loopback(cfg.Host)); err != nil {
 		return nil, err
 	}
-	if in.reports, err = newReporter(w, in.release); err != nil {
+	if in.reports, err = newReporter(w, in.release, cfg.Keeper); err != nil {
 		return nil, err
 	}
-	for n := range cfg.shards() {
+	for n, r := range receivers {
 		in.shards = append(in.shards, &shard{
-			number: uint16(n), journal: w, reports: in.reports, receiver: newReceiver(), tick: cfg.Tick, began: time.Now(),
+			number: uint16(n), journal: w, reports: in.reports, receiver: r, tick: cfg.Tick, began: time.Now(),
 		})
 	}
+	in.sayBuffers()
 	return in, nil
+}
+
+// newReceivers makes one for each shard.
+func newReceivers(cfg Config, w *journal.Writer) ([]*receiver, error) {
+	n := cfg.shards()
+	if cfg.Memory != nil {
+		return receiversIn(cfg.Memory, n, w)
+	}
+	receivers := make([]*receiver, n)
+	for i := range receivers {
+		receivers[i] = newReceiver()
+	}
+	return receivers, nil
+}
+
+// sayBuffers warns of buffers that hold less than is wanted: packets that
+// arrive while nobody reads, through a restart, wait nowhere else.
+func (in *Intake) sayBuffers() {
+	got, err := grantedBuffer(loopback(in.cfg.Host), in.cfg.ReceiveBuffer)
+	switch {
+	case err != nil:
+		slog.Warn("receive buffers not measured", "err", err)
+	case got < in.cfg.ReceiveBuffer:
+		slog.Warn("receive buffers are smaller than rtp.receive_buffer: the kernel allows no more", "bytes", got, "want", in.cfg.ReceiveBuffer,
+			"set", fmt.Sprintf("sysctl net.core.rmem_max=%d", in.cfg.ReceiveBuffer))
+	}
 }
 
 // loopback is the local address of the same family.
@@ -150,11 +191,16 @@ func (in *Intake) Open(ch journal.Channel, port int) (int, error) {
 	if _, ok := in.streams[ch.Num]; ok {
 		return 0, fmt.Errorf("open channel %d: open already", ch.Num)
 	}
-	fd, port, err := in.listen(port)
+	fd, port, inherited, err := in.listen(port)
 	if err != nil {
 		return 0, fmt.Errorf("open channel %d: %w", ch.Num, err)
 	}
 	s := &stream{fd: fd, num: ch.Num, port: port, limit: newLimit(in.cfg.PacketRate, rateBurst*in.cfg.PacketRate), payload: payloadOf(ch), counted: time.Now().UnixNano()}
+	if inherited && !in.cfg.Unread.IsZero() {
+		// The kernel's counter goes on, so that drops of before are noted
+		// once more: of this time nobody else can say that there were none.
+		s.counted = in.cfg.Unread.UnixNano()
+	}
 	sh := slices.MinFunc(in.shards, func(a, b *shard) int { return int(a.count.Load() - b.count.Load()) })
 	sh.count.Add(1)
 	in.streams[ch.Num] = &held{stream: s, shard: sh}
@@ -174,7 +220,7 @@ func payloadOf(ch journal.Channel) int {
 }
 
 // listen binds the port, or the next free one when it is 0.
-func (in *Intake) listen(port int) (fd, bound int, err error) {
+func (in *Intake) listen(port int) (fd, bound int, inherited bool, err error) {
 	if port != 0 {
 		return in.bind(port)
 	}
@@ -186,20 +232,32 @@ func (in *Intake) listen(port int) (fd, bound int, err error) {
 		if in.ports[port] {
 			continue
 		}
-		if fd, bound, err = in.bind(port); !inUse(err) {
-			return fd, bound, err
+		if fd, bound, inherited, err = in.bind(port); !inUse(err) {
+			return fd, bound, inherited, err
 		}
 	}
-	return -1, 0, fmt.Errorf("no free port from %d to %d", in.cfg.PortMin, in.cfg.PortMax)
+	return -1, 0, false, fmt.Errorf("no free port from %d to %d", in.cfg.PortMin, in.cfg.PortMax)
 }
 
-func (in *Intake) bind(port int) (fd, bound int, err error) {
-	fd, err = listenUDP(netip.AddrPortFrom(in.cfg.Host, uint16(port)), in.cfg.ReceiveBuffer)
+func (in *Intake) bind(port int) (fd, bound int, inherited bool, err error) {
+	fd, inherited, err = in.socket(nameRTP(port), port, in.cfg.ReceiveBuffer)
 	if err != nil {
-		return -1, 0, err
+		return -1, 0, false, err
 	}
 	in.ports[port] = true
-	return fd, port, nil
+	if !inherited {
+		in.cfg.Keeper.Keep(nameRTP(port), fd)
+	}
+	return fd, port, inherited, nil
+}
+
+// bindControl opens the RTCP port of a channel.
+func (in *Intake) bindControl(port int) (fd int, err error) {
+	fd, inherited, err := in.socket(nameRTCP(port), port, controlBuffer)
+	if err == nil && !inherited && in.cfg.MaxChannels <= maxNamed {
+		in.cfg.Keeper.Keep(nameRTCP(port), fd)
+	}
+	return fd, err
 }
 
 // release gives a port back; its sockets are closed.
@@ -234,7 +292,7 @@ func (in *Intake) Update(ch journal.Channel, mux bool, remote string) error {
 	control := -1
 	if !mux && !h.control {
 		var err error
-		if control, err = listenUDP(netip.AddrPortFrom(in.cfg.Host, uint16(s.port+1)), controlBuffer); err != nil {
+		if control, err = in.bindControl(s.port + 1); err != nil {
 			// The audio matters more than what is said about it.
 			slog.Warn("channel goes without RTCP", "channel", ch.ID, "err", err)
 		}
@@ -346,15 +404,19 @@ type Pulse struct {
 	Packets uint64        // as in Totals
 	Talking int           // channels with a packet of RTP in the last 200 ms, as of the last whole sweep
 	Unswept time.Duration // for which some shard has not got on; 0 before Run
+	Running bool          // all shards have begun
 }
 
 // Pulse costs a few loads a shard, however many channels there are.
 func (in *Intake) Pulse() (p Pulse) {
+	p.Running = true
 	for _, sh := range in.shards {
 		p.Packets += sh.shown.packets.Load()
 		p.Talking += int(sh.shown.talking.Load())
 		if swept := sh.shown.swept.Load(); swept != 0 {
 			p.Unswept = max(p.Unswept, time.Since(sh.began)-time.Duration(swept))
+		} else {
+			p.Running = false
 		}
 	}
 	return p

@@ -43,6 +43,7 @@ const (
 type reporter struct {
 	journal *journal.Writer
 	release func(port int)
+	keeper  Keeper
 	epoll   int
 	name    string        // CNAME
 	every   time.Duration // between two receiver reports of a channel
@@ -101,7 +102,7 @@ type prior struct {
 	expected, received uint64
 }
 
-func newReporter(w *journal.Writer, release func(int)) (*reporter, error) {
+func newReporter(w *journal.Writer, release func(int), k Keeper) (*reporter, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("watch RTCP: %w", err)
@@ -109,7 +110,7 @@ func newReporter(w *journal.Writer, release func(int)) (*reporter, error) {
 	var id [12]byte // RFC 7022 4.2: a name that says nothing
 	rand.Read(id[:])
 	return &reporter{
-		journal: w, release: release, epoll: epoll, every: reportInterval, name: base64.StdEncoding.EncodeToString(id[:]),
+		journal: w, release: release, keeper: k, epoll: epoll, every: reportInterval, name: base64.StdEncoding.EncodeToString(id[:]),
 		heard: make(chan controlPacket, controlQueue), receiver: newReceiver(),
 		byStream: map[*stream]*peer{}, byFD: map[int32]*peer{},
 	}, nil
@@ -146,6 +147,9 @@ func (r *reporter) settle(s *stream, mux bool, control int, far netip.AddrPort) 
 			return
 		}
 		p.settled, p.mux, p.far = true, mux, far
+		if mux && p.control >= 0 {
+			r.keeper.Forget(nameRTCP(s.port + 1))
+		}
 		if mux || control >= 0 {
 			r.unwatch(p)
 		}
@@ -185,6 +189,8 @@ func (r *reporter) drop(s *stream) {
 		p := r.byStream[s]
 		delete(r.byStream, s)
 		r.peers = slices.DeleteFunc(r.peers, func(o *peer) bool { return o == p })
+		r.keeper.Forget(nameRTCP(s.port + 1)) // first: whoever gets the port next may want both
+		r.keeper.Forget(nameRTP(s.port))
 		r.close(p)
 	})
 }
@@ -207,7 +213,8 @@ func (r *reporter) hear(s *stream, data []byte, arrival int64) {
 	}
 }
 
-// run works until swept is closed, and then closes every socket.
+// run works until swept is closed, and then closes every socket; those that
+// are kept stay so.
 func (r *reporter) run(swept <-chan struct{}) error {
 	r.serve(swept)
 	for _, p := range r.peers {
@@ -279,7 +286,7 @@ func (r *reporter) readPorts(now time.Time) {
 
 func (r *reporter) readPort(p *peer, now time.Time) {
 	r.receiver.wantName(true)
-	n, err := r.receiver.receive(p.control)
+	n, err := r.receiver.receive(p.stream.num, p.control)
 	if err != nil {
 		slog.Error("RTCP not read", "channel", p.stream.num, "err", err)
 		return

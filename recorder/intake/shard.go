@@ -233,13 +233,14 @@ func (sh *shard) drain(s *stream, at int64) bool {
 		}
 		named := taken == 0 && (sh.sweeps%sourceEvery == 0 || !s.sourced)
 		sh.receiver.wantName(named)
-		n, err := sh.receiver.receive(s.fd)
+		n, err := sh.receiver.receive(s.num, s.fd)
 		if err != nil {
 			sh.fail(s, err)
 			break
 		}
 		for i := range n {
 			sh.take(s, i, named && i == 0, at)
+			sh.receiver.done(i)
 		}
 		taken += n
 		if n < batch {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -60,6 +61,17 @@ func setOptions(fd, buffer int) error {
 	return nil
 }
 
+// grantedBuffer is how much of a receive buffer's size a socket is granted.
+func grantedBuffer(loopback netip.Addr, want int) (int, error) {
+	fd, err := listenUDP(netip.AddrPortFrom(loopback, 0), want)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	return got / 2, err // the kernel doubles it, for its own overhead (socket(7))
+}
+
 // startTimestamps makes the kernel stamp datagrams as they arrive, and returns
 // a descriptor that keeps it so until it is closed. The kernel begins a moment
 // after the first socket asks, and until then stamps what it is asked to
@@ -82,7 +94,7 @@ func startTimestamps(loopback netip.Addr) (int, error) {
 		}
 		sent := time.Now().UnixNano()
 		time.Sleep(time.Millisecond)
-		if n, _ := r.receive(fd); n == 1 && r.get(0).arrival <= sent {
+		if n, _ := r.receive(0, fd); n == 1 && r.get(0).arrival <= sent {
 			break
 		}
 	}
@@ -117,10 +129,21 @@ type receiver struct {
 	control  [batch][controlSize]byte
 	buffer   [batch][slotSize]byte
 	name     rawAddr // of the first datagram's sender, after wantName
+
+	num    uint32 // of the stream whose datagrams these are
+	filled int    // messages of the last receive
+	taken  uint32 // how many of them have been dealt with; changed with one store
 }
 
 func newReceiver() *receiver {
 	r := new(receiver)
+	r.prepare()
+	return r
+}
+
+// prepare makes the receiver one that has received nothing.
+func (r *receiver) prepare() {
+	*r = receiver{}
 	for i := range r.messages {
 		r.vectors[i].Base = &r.buffer[i][0]
 		r.vectors[i].SetLen(maxDatagram)
@@ -130,7 +153,6 @@ func newReceiver() *receiver {
 		m.Control = &r.control[i][0]
 		m.SetControllen(controlSize)
 	}
-	return r
 }
 
 // wantName has the next receive ask for the first datagram's sender, or not:
@@ -143,18 +165,39 @@ func (r *receiver) wantName(want bool) {
 	}
 }
 
-// receive takes what waits at fd, at most batch datagrams, and never waits
-// itself. The scheduler is not told of the system call: it is over in
+// receive takes what waits at a stream's fd, at most batch datagrams, and never
+// waits itself. Say done of each once it is in other hands. The scheduler is not told of the system call: it is over in
 // microseconds, and telling would cost as much as a packet.
-func (r *receiver) receive(fd int) (int, error) {
+func (r *receiver) receive(num uint32, fd int) (int, error) {
+	for i := range r.filled {
+		r.messages[i].Len = 0
+	}
+	r.num = num
+	atomic.StoreUint32(&r.taken, 0) // behind the lengths: see untaken
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.messages[0])), batch, unix.MSG_DONTWAIT, 0, 0)
 	if errno == 0 {
+		r.filled = int(n)
 		return int(n), nil
 	}
+	r.filled = 0
 	if errno == unix.EAGAIN || errno == unix.EINTR {
 		return 0, nil
 	}
 	return 0, errno
+}
+
+// done says that message i, and those before it, have been dealt with.
+func (r *receiver) done(i int) { atomic.StoreUint32(&r.taken, uint32(i)+1) }
+
+// untaken are the messages that the kernel has filled and nobody has dealt
+// with, whatever instruction the receiver's process ended at.
+func (r *receiver) untaken() (messages []int) {
+	for i := int(atomic.LoadUint32(&r.taken)); i < batch; i++ {
+		if r.messages[i].Len > 0 {
+			messages = append(messages, i)
+		}
+	}
+	return messages
 }
 
 // datagram is one received message. Its data is valid until the next receive.
