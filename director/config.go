@@ -31,6 +31,7 @@ type Config struct {
 	Placement       PlacementConfig  `toml:"placement"`
 	TLS             pki.Config       `toml:"tls"`
 	Failover        pair.Config      `toml:"failover"`
+	Reconcile       ReconcileConfig  `toml:"reconcile"`
 	Provider        ProviderConfig   `toml:"provider"`
 }
 
@@ -84,7 +85,8 @@ func DefaultConfig() Config {
 			DiskReserve:       5,
 			SlowStart:         config.Duration(time.Minute),
 		},
-		Failover: pair.DefaultConfig(),
+		Failover:  pair.DefaultConfig(),
+		Reconcile: defaultReconcile(),
 		Provider: ProviderConfig{Unigy: UnigyConfig{
 			Servers:     []string{"127.0.0.1:6500"},
 			User:        "recorder",
@@ -118,6 +120,7 @@ func (c Config) Validate() []config.Fault {
 	check.Between("placement.slow_start", p.SlowStart, 0, config.Duration(time.Hour))
 	check.Addr("monitor", c.Monitor)
 	c.Failover.Check(&check, "failover")
+	c.Reconcile.check(&check, c.Recorders)
 	c.Provider.Unigy.check(&check)
 	return check.Faults
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -57,6 +58,7 @@ type director struct {
 	control  net.Listener
 	reign    atomic.Pointer[reign] // the present one
 	pair     *partnership          // nil: it stands alone
+	comparer *comparer             // nil: there is no other group
 	started  time.Time
 
 	registry *prometheus.Registry
@@ -141,6 +143,7 @@ func assemble(cfg Config, w world, log *slog.Logger) (*director, error) {
 	if cfg.pair() != nil {
 		d.pair = newPartnership(d)
 	}
+	d.comparer = newComparer(d)
 	return d, nil
 }
 
@@ -164,6 +167,9 @@ func (d *director) run(ctx context.Context) error {
 	g.Go(func() error { return daemon.ServeMetrics(inner, d.cfg.Metrics, d.registry, d.healthy) })
 	if d.pair != nil {
 		g.Go(func() error { return d.pair.run(inner) })
+	}
+	if d.comparer != nil {
+		g.Go(func() error { return d.comparer.run(inner) })
 	}
 	g.Go(func() error { return d.reigns(inner) })
 	select {
@@ -213,6 +219,7 @@ func (d *director) worries(now time.Time) map[alarmKey]*alarm {
 	if d.pair != nil {
 		all = d.pair.worries(now)
 	}
+	maps.Copy(all, d.comparer.worries())
 	if text, worried := d.world.wire.Worry(now); worried {
 		all[alarmKey{"certificate", d.cfg.Name}] = &alarm{warning, now, d.cfg.Name + ": " + text}
 	}
