@@ -7,9 +7,10 @@
 TOOL          := go tool -modfile=tools/go.mod
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 DAEMONS       := director recorder turretsim watchdog
+DEBIAN_ROOT   := /var/tmp/tandem-debian12.tar
 comma         := ,
 
-.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench soak generate clean
+.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench soak generate package test-install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -22,9 +23,10 @@ build: ## all programs, into bin/
 demo: build ## the whole system on loopback: breaks it, shows that nothing was lost
 	@bin/recctl demo
 
-test: ## everything: set-up, format, vet, static checks, generated code, unit, race, simulation, fuzz smoke, stories
+test: ## everything: set-up, format, vet, static checks, generated code, unit, race, simulation, fuzz smoke, stories, when root the install test
 	@tools/setup
 	@$(MAKE) --no-print-directory check race sim fuzz build stories
+	@[ "$$(id -u)" != 0 ] && echo "the install test wants root: skipped" || $(MAKE) --no-print-directory test-install
 
 check: ## format, vet, static checks, and that generated code is what make generate makes
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
@@ -66,6 +68,14 @@ bench: ## packets in at the socket to bytes in the journal, beside a bare drain 
 soak: build ## 1,000 turrets with 4 mixes each for ten minutes (TURRETS=, MINUTES=)
 	TANDEM_BIN=$(CURDIR)/bin TANDEM_SOAK_TURRETS=$(or $(TURRETS),1000) TANDEM_SOAK_MINUTES=$(or $(MINUTES),10) \
 	go test -count=1 -v -timeout 60m -run Soak ./cli/stories
+
+package: ## deb and rpm, into dist/; the same sources give the same bytes (VERSION=1.2.3)
+	@rm -rf dist
+	@packaging/build
+
+test-install: package ## root: install the packages on three hosts that boot, as docs/install.md says, and break them
+	@tools/debian-root $(DEBIAN_ROOT)
+	TANDEM_PACKAGES=$(CURDIR)/dist TANDEM_DEBIAN=$(DEBIAN_ROOT) go test -count=1 -v -timeout 10m ./packaging/installtest
 
 generate: ## api/ from its .proto files
 	@$(TOOL) buf generate
