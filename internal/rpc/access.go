@@ -54,10 +54,10 @@ var mayCall = map[string][]pki.Role{
 	api.RecorderServiceDrainProcedure:          {pki.Director},
 	api.RecorderServiceWatchProcedure:          {pki.Director},
 
-	api.MediaServiceSearchCallsProcedure:  {pki.Operator, pki.Viewer},
-	api.MediaServiceGetCallProcedure:      {pki.Operator, pki.Viewer},
+	api.MediaServiceSearchCallsProcedure:  {pki.Operator, pki.Viewer, pki.Director}, // who compares the two groups
+	api.MediaServiceGetCallProcedure:      {pki.Operator, pki.Viewer, pki.Director},
 	api.MediaServiceListChannelsProcedure: {pki.Operator, pki.Viewer},
-	api.MediaServiceListSegmentsProcedure: {pki.Operator, pki.Viewer},
+	api.MediaServiceListSegmentsProcedure: {pki.Operator, pki.Viewer, pki.Director},
 	api.MediaServiceExportProcedure:       {pki.Operator},
 	api.MediaServiceListenProcedure:       {pki.Operator},
 	api.MediaServiceVerifyProcedure:       {pki.Operator}, // it reads every file
