@@ -210,13 +210,20 @@ func (e *elector) post(do func(now authority.Instant)) {
 	}
 }
 
-// call is post, and waits until it is done.
+// call is post, and waits until it is done, or ctx ends.
 func (e *elector) call(ctx context.Context, do func(now authority.Instant)) error {
 	did := make(chan struct{})
-	e.post(func(now authority.Instant) {
+	ask := func(now authority.Instant) {
 		do(now)
 		close(did)
-	})
+	}
+	select {
+	case e.inbox <- ask:
+	case <-e.done:
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	select {
 	case <-did:
 		return nil

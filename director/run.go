@@ -172,10 +172,14 @@ func (d *director) run(ctx context.Context) error {
 		g.Go(func() error { return d.comparer.run(inner) })
 	}
 	g.Go(func() error { return d.reigns(inner) })
+	serving, stop := context.WithCancel(inner)
+	defer stop()
+	g.Go(func() error { return daemon.Supervise(serving, d.sentence, d.loops()...) })
 	select {
 	case <-ctx.Done():
 	case <-inner.Done(): // something failed
 	}
+	stop()
 	if d.pair != nil {
 		d.pair.leave()
 	}
@@ -234,6 +238,37 @@ func (d *director) healthy() error {
 		return fmt.Errorf("owner loop does not answer: %w", err)
 	}
 	return nil
+}
+
+// loops are those without which a director directs nothing.
+func (d *director) loops() []daemon.Loop {
+	loops := []daemon.Loop{{Name: "owner", Alive: func(ctx context.Context) error {
+		err := d.loop().ask(ctx, func(time.Time, *floor) {})
+		if errors.Is(err, context.Canceled) {
+			return nil // it has ended: between two reigns there is none
+		}
+		return err
+	}}}
+	if d.pair != nil {
+		loops = append(loops, daemon.Loop{Name: "elector", Alive: func(ctx context.Context) error {
+			return d.pair.elector.call(ctx, func(authority.Instant) {})
+		}})
+	}
+	return loops
+}
+
+// sentence is the director as its service manager shows it.
+func (d *director) sentence(ctx context.Context) string {
+	role, epoch := "active", d.right.epoch()
+	if d.pair != nil {
+		v := d.pair.elector.view.Load()
+		role, epoch = v.director.Phase.String(), uint64(v.epoch())
+	}
+	sessions, channels := 0, 0
+	if err := d.loop().ask(ctx, func(_ time.Time, f *floor) { sessions, channels = len(f.sessions), len(f.channels) }); err != nil {
+		return fmt.Sprintf("%s, epoch %d", role, epoch)
+	}
+	return fmt.Sprintf("%s, epoch %d: %d sessions, %d channels", role, epoch, sessions, channels)
 }
 
 // loop is the present reign's.

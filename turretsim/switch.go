@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"tandem/internal/daemon"
 	"tandem/turretsim/truth"
 	"tandem/turretsim/voice"
 )
@@ -166,5 +167,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return s.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error {
+		return daemon.Supervise(ctx, func(context.Context) string { return fmt.Sprintf("a floor of %d turrets", cfg.Floor.Turrets) })
+	})
+	return g.Wait()
 }

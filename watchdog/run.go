@@ -53,15 +53,29 @@ func Run(ctx context.Context, cfg Config) error {
 	wire.Announce(log, ln.Addr(), cfg.InsecureControl)
 	g, ctx := errgroup.WithContext(ctx)
 	healthy := func() error { return nil }
+	var loops []daemon.Loop
 	if w != nil {
 		healthy = w.healthy
+		loops = []daemon.Loop{{Name: "decision", Alive: func(context.Context) error { return w.healthy() }}}
 		g.Go(func() error { return w.run(ctx) })
 	}
 	g.Go(func() error { return wire.Run(ctx) })
 	g.Go(func() error { return wire.Serve(ctx, ln, mux) })
 	g.Go(func() error { return daemon.ServeMetrics(ctx, cfg.Metrics, registry, healthy) })
+	g.Go(func() error { return daemon.Supervise(ctx, api.sentence, loops...) })
 	log.Info("watchdog started", "control", ln.Addr().String(), "watches", w != nil, "witness", cfg.Witness.Enabled)
 	return g.Wait()
+}
+
+// sentence is the watchdog as its service manager shows it.
+func (s *service) sentence(context.Context) string {
+	if s.watch == nil {
+		return witnessSays
+	}
+	if now := s.watch.status.Load(); now != nil {
+		return now.sentence
+	}
+	return "looks for the first time"
 }
 
 // openWitness is a voter with nothing to record.

@@ -16,6 +16,9 @@ import (
 // longestPause is how long one may be: whoever wants more asks again.
 const longestPause = 24 * time.Hour
 
+// witnessSays is the sentence of a watchdog that is only a witness.
+const witnessSays = "a witness: it votes, and watches nobody"
+
 // service answers for a watchdog, and for one that is only a witness.
 type service struct {
 	cfg   Config
@@ -28,7 +31,7 @@ var _ tandemv1connect.WatchdogServiceHandler = (*service)(nil)
 func (s *service) Report(context.Context, *connect.Request[tandemv1.ReportRequest]) (*connect.Response[tandemv1.ReportResponse], error) {
 	status := &tandemv1.WatchdogStatus{Name: s.cfg.Name, Address: s.cfg.Control, Witness: s.cfg.Witness.Enabled}
 	if s.watch == nil {
-		status.Group, status.State, status.Sentence = s.cfg.Witness.Group, "watching", "a witness: it votes, and watches nobody"
+		status.Group, status.State, status.Sentence = s.cfg.Witness.Group, "watching", witnessSays
 		return connect.NewResponse(&tandemv1.ReportResponse{Status: status}), nil
 	}
 	status.Group = s.watch.group
