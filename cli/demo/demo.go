@@ -2,7 +2,8 @@
 // switch, two directors with their watchdogs, three recorders. In the middle
 // of trading it kills a recorder, while the others go on with its channels,
 // and starts it again; then it kills the director in charge, while the other
-// one goes on, and starts that again. In the end it judges by the recorded
+// one goes on, and starts that again. With a second group beside, for the other
+// copy of every mix, it kills the whole first group, too. In the end it judges by the recorded
 // audio itself what was kept, what is in a gap, and why.
 package demo
 
@@ -24,6 +25,7 @@ type Options struct {
 	Seed    uint64
 	Dir     string // holds everything; empty: a new one in the temporary directory
 	Keep    bool   // stay up after the report until the context ends
+	Twin    bool   // a second group records every call, too, and the whole first one is killed
 }
 
 // View shows a demo as it goes. Its methods are called one at a time.
@@ -41,7 +43,8 @@ type Result struct {
 	Switch    string   // control address of the switch, for recctl drill
 	Truth     string   // the switch's truth log
 	Media     string   // directory of all recorders' directories
-	Example   string   // a call that was live when the recorder was killed; may be empty
+	Example   string   // a call that was live when the recorder, or the group, was killed; may be empty
+	Twin      bool     // there are two groups
 }
 
 // The story: when what happens, since the demo began.
@@ -131,6 +134,10 @@ func (f *floor) play(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	group, err := f.killGroup(ctx)
+	if err != nil {
+		return Result{}, err
+	}
 	if err := f.until(ctx, f.elapsed()+tradeAfter); err != nil {
 		return Result{}, err
 	}
@@ -138,7 +145,7 @@ func (f *floor) play(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	f.say("judging the recorded audio against what the switch sent")
-	return f.judge(ctx, recorder, director)
+	return f.judge(ctx, recorder, director, group)
 }
 
 // makeDir makes the directory of a demo.

@@ -41,25 +41,21 @@ func (f *floor) configureDirectors(free []string, ctiAt string) error {
 	if err := os.WriteFile(f.path("monitor.key"), []byte("everybody may know what a demo knows\n"), 0o600); err != nil {
 		return fmt.Errorf("write monitor key: %w", err)
 	}
-	var known []map[string]any
 	var voters []string
 	for _, r := range f.recorders {
-		known, voters = append(known, map[string]any{"name": r.Name, "address": r.at}), append(voters, r.at)
+		voters = append(voters, r.at)
 	}
 	ports := func(n int) []string { return free[n*portsEach : (n+1)*portsEach] } // control, monitor, metrics, sip, the watchdog's control and metrics
 	for n, d := range f.directors {
 		own, peer := ports(n), ports(1-n)
 		d.at = own[0]
-		if err := d.Configure(map[string]any{
-			"name": d.Name, "site": "demo", "control": d.at, "monitor": own[1], "metrics": own[2], "recorder": known,
-			"provider": map[string]any{"unigy": map[string]any{
-				"servers": []string{ctiAt}, "user": "demo", "password_file": f.path("password"), "sip_listen": own[3],
-			}},
-			"failover": map[string]any{
-				"preferred": n == 0, "failback_hold": failbackHold.String(), "voters": voters, "monitor_key_file": f.path("monitor.key"), "socket": f.path(d.Name + ".sock"),
-				"peer": peer[0], "peer_monitor": []string{peer[1]}, "peer_watchdog": peer[4],
-			},
-		}); err != nil {
+		keys := f.directorKeys(d, f.recorders, ctiAt, own[3])
+		keys["monitor"], keys["metrics"] = own[1], own[2]
+		keys["failover"] = map[string]any{
+			"preferred": n == 0, "failback_hold": failbackHold.String(), "voters": voters, "monitor_key_file": f.path("monitor.key"), "socket": f.path(d.Name + ".sock"),
+			"peer": peer[0], "peer_monitor": []string{peer[1]}, "peer_watchdog": peer[4],
+		}
+		if err := d.Configure(keys); err != nil {
 			return err
 		}
 		if err := d.watchdog.Configure(map[string]any{
@@ -70,6 +66,20 @@ func (f *floor) configureDirectors(free []string, ctiAt string) error {
 		}
 	}
 	return nil
+}
+
+// directorKeys is what every director has to know.
+func (f *floor) directorKeys(d *director, recorders []*recorder, ctiAt, sipAt string) map[string]any {
+	var known []map[string]any
+	for _, r := range recorders {
+		known = append(known, map[string]any{"name": r.Name, "address": r.at})
+	}
+	return map[string]any{
+		"name": d.Name, "site": "demo", "control": d.at, "recorder": known,
+		"provider": map[string]any{"unigy": map[string]any{
+			"servers": []string{ctiAt}, "user": "demo", "password_file": f.path("password"), "sip_listen": sipAt,
+		}},
+	}
 }
 
 // openDirectors starts the preferred director, and the other one when the
@@ -137,6 +147,9 @@ func (f *floor) addresses() []string {
 	var all []string
 	for _, d := range f.directors {
 		all = append(all, d.at)
+	}
+	if f.twin != nil {
+		all = append(all, f.twin.director.at)
 	}
 	return all
 }

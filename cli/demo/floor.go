@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type floor struct {
 	sim        *process.Process
 	directors  []*director // the preferred one first
 	recorders  []*recorder
+	twin       *twin  // the second group; nil: none
 	simControl string // address of the switch's fault and state port
 	http       *http.Client
 
@@ -63,6 +65,7 @@ type Sample struct {
 	JournalLag uint64 // bytes
 	Leads      string // the director in charge
 	Recorders  string // their states, as the director sees them
+	Twin       string // the second group's, as its own director does; empty: there is none
 	Alarms     []string
 }
 
@@ -83,13 +86,30 @@ func newFloor(o Options, view View) (*floor, error) {
 		f.directors = append(f.directors, d)
 	}
 	for n := range recorders {
-		p, err := process.New("recorder", fmt.Sprintf("rec-%d", n+1), dir)
+		r, err := newRecorder(n, dir)
 		if err != nil {
 			return nil, err
 		}
-		f.recorders = append(f.recorders, &recorder{Process: p, host: fmt.Sprintf("127.0.0.%d", n+1)})
+		f.recorders = append(f.recorders, r)
 	}
-	return f, nil
+	if o.Twin {
+		f.twin, err = newTwin(dir, recorders)
+	}
+	return f, err
+}
+
+// newRecorder is the floor's nth, from 0 on.
+func newRecorder(n int, dir string) (*recorder, error) {
+	p, err := process.New("recorder", fmt.Sprintf("rec-%d", n+1), dir)
+	return &recorder{Process: p, host: fmt.Sprintf("127.0.0.%d", n+1)}, err
+}
+
+// allRecorders are those of both groups.
+func (f *floor) allRecorders() []*recorder {
+	if f.twin == nil {
+		return f.recorders
+	}
+	return slices.Concat(f.recorders, f.twin.recorders)
 }
 
 func (f *floor) path(name string) string { return filepath.Join(f.dir, name) }
@@ -114,7 +134,7 @@ func (f *floor) processes() []*process.Process {
 	for _, r := range f.recorders {
 		all = append(all, r.Process)
 	}
-	return all
+	return append(all, f.twin.processes()...)
 }
 
 // close ends every process.
@@ -152,7 +172,7 @@ func (f *floor) open(ctx context.Context) error {
 		return err
 	}
 	f.say("all %d channels attached, spread over the recorders", channels)
-	return nil
+	return f.openTwin(ctx, channels)
 }
 
 // begin starts a daemon and waits for it.
@@ -181,7 +201,8 @@ const spare = 100
 // recorder has room for the whole floor, on a loopback address of its own.
 func (f *floor) configure() error {
 	const others = 3 // CTI, SIP, the switch's control
-	free, err := freePorts(others + 2*len(f.recorders) + portsEach*len(f.directors))
+	all := f.allRecorders()
+	free, err := freePorts(others + 2*len(all) + portsEach*len(f.directors) + twinPorts)
 	if err != nil {
 		return err
 	}
@@ -196,19 +217,28 @@ func (f *floor) configure() error {
 	if err := f.sim.Configure(f.simConfig(ctiAt, sipAt)); err != nil {
 		return err
 	}
-	return f.configureDirectors(free[2*len(f.recorders):], ctiAt)
+	free = free[2*len(all):]
+	if err := f.configureTwin(free[portsEach*len(f.directors):], ctiAt); err != nil {
+		return err
+	}
+	return f.configureDirectors(free, ctiAt)
 }
 
 func (f *floor) configureRecorders(free []string) error {
 	ports := f.options.Turrets*mixes + spare
-	rtp, err := freeRange(ports)
+	all := f.allRecorders()
+	rtp, err := freeRange(ports, len(all))
 	if err != nil {
 		return err
 	}
-	for n, r := range f.recorders {
+	for n, r := range all {
 		r.at = free[2*n]
+		group := primary
+		if n >= len(f.recorders) {
+			group = secondary
+		}
 		if err := r.Configure(map[string]any{
-			"name": r.Name, "control": r.at, "metrics": free[2*n+1], "dir": f.path(r.Name),
+			"name": r.Name, "group": group, "control": r.at, "metrics": free[2*n+1], "dir": f.path(r.Name),
 			"media":   map[string]any{"keep": "all"},
 			"rtp":     map[string]any{"host": r.host, "port_min": rtp, "port_max": rtp + 2*(ports-1)},
 			"journal": map[string]any{"file_age": "1s"}, // the report waits for the last file's end
@@ -246,23 +276,23 @@ func freePorts(n int) ([]string, error) {
 // freeRange is the first of n even UDP ports in a row that were free a moment
 // ago on the address of every recorder. They are neither among the recorder's default ports nor among those the
 // kernel gives away, so that nobody takes one while a recorder is dead.
-func freeRange(n int) (first int, err error) {
+func freeRange(n, hosts int) (first int, err error) {
 	const lowest, highest = 10_000, 20_000
 	if lowest+2*n > highest {
 		return 0, fmt.Errorf("find free ports: %d turrets want more than there are", n/mixes)
 	}
 	for range 100 {
 		first := lowest + 2*rand.IntN((highest-lowest-2*n)/2+1)
-		if allFree(first, n) {
+		if allFree(first, n, hosts) {
 			return first, nil
 		}
 	}
 	return 0, fmt.Errorf("find free ports: %d in a row from %d to %d are not free", n, lowest, highest)
 }
 
-func allFree(first, n int) bool {
+func allFree(first, n, hosts int) bool {
 	for port := first; port < first+2*n; port += 2 {
-		for host := range recorders {
+		for host := range hosts {
 			c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, byte(host+1)), Port: port})
 			if err != nil {
 				return false
@@ -373,6 +403,9 @@ func (f *floor) sample(ctx context.Context) {
 		for {
 			state, _ := f.simulator().State(ctx)
 			s := sampleOf(f.elapsed(), f.status(ctx), state)
+			if f.twin != nil {
+				s.Twin = states(f.statusOf(ctx, f.twin.director))
+			}
 			select {
 			case <-ctx.Done():
 				return

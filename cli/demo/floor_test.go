@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -59,6 +60,50 @@ func TestConfigure(t *testing.T) {
 		if known := pair[0].Recorders[n]; err != nil || rec.Media.Keep != "all" || rec.Control != r.at || rec.RTP.Host != r.host || known.Address != r.at || known.Name != rec.Name || pair[1].Failover.Voters[n] != r.at {
 			t.Errorf("%+v, %v", rec, err)
 		}
+	}
+}
+
+// The second group takes the other copy through recorders of its own, which its
+// directors and those of the first know nothing of each other's.
+func TestConfigureTwin(t *testing.T) {
+	f := &floor{options: Options{Turrets: 3, Twin: true}, dir: t.TempDir()}
+	daemon := func(name string) *process.Process {
+		return &process.Process{Name: name, Config: f.path(name + ".toml")}
+	}
+	f.sim = daemon("turretsim")
+	for _, side := range []string{"a", "b"} {
+		f.directors = append(f.directors, &director{Process: daemon("dir-" + side), watchdog: daemon("wd-" + side)})
+	}
+	f.recorders = []*recorder{{Process: daemon("rec-1"), host: "127.0.0.1"}}
+	f.twin = &twin{director: &director{Process: daemon("dir-c")}, recorders: []*recorder{{Process: daemon("rec-2"), host: "127.0.0.2"}, {Process: daemon("rec-3"), host: "127.0.0.3"}}}
+	if err := f.configure(); err != nil {
+		t.Fatal(err)
+	}
+	sim, err := config.Load(f.sim.Config, turretsim.DefaultConfig())
+	if err != nil || !slices.Equal(sim.Floor.Copies, []string{"A", "B"}) {
+		t.Errorf("%+v, %v", sim.Floor, err)
+	}
+	second, err := config.Load(f.twin.director.Config, directordaemon.DefaultConfig())
+	if err != nil || second.Group != secondary || !second.Secondary || len(second.Recorders) != 2 || !second.Failover.Alone() {
+		t.Errorf("%+v, %v", second, err)
+	}
+	first, err := config.Load(f.directors[0].Config, directordaemon.DefaultConfig())
+	if err != nil || first.Group != primary || first.Secondary || len(first.Recorders) != 1 || len(first.Failover.Voters) != 1 {
+		t.Errorf("%+v, %v", first, err)
+	}
+	for n, r := range f.allRecorders() {
+		rec, err := config.Load(r.Config, recorderdaemon.DefaultConfig())
+		if want := map[bool]string{true: primary, false: secondary}[n == 0]; err != nil || rec.Group != want {
+			t.Errorf("%s: %q, %v", r.Name, rec.Group, err)
+		}
+	}
+	listening := map[string]string{}
+	for name, at := range map[string]string{"dir-a": first.Control, "dir-a metrics": first.Metrics, "dir-a sip": first.Provider.Unigy.SIPListen,
+		"dir-c": second.Control, "dir-c metrics": second.Metrics, "dir-c sip": second.Provider.Unigy.SIPListen} {
+		if other := listening[at]; other != "" {
+			t.Errorf("%s and %s both listen at %s", name, other, at)
+		}
+		listening[at] = name
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/audit"
 	"tandem/cli/scenario"
+	"tandem/internal/call"
 	"tandem/turretsim/truth"
 )
 
@@ -20,7 +21,7 @@ const settle = 500 * time.Millisecond
 // judge holds every channel's recorded audio, from all recorders together,
 // against the switch's truth log, and the recorders' account of whom they
 // obeyed against what may be.
-func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *DirectorFault) (Result, error) {
+func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *DirectorFault, group *GroupFault) (Result, error) {
 	account, err := truth.Load(f.path(truthLog))
 	if err != nil {
 		return Result{}, err
@@ -34,23 +35,32 @@ func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *Di
 	}
 	director.Stale = scenario.Stale(obedience)
 	facts := Facts{Seed: f.options.Seed, Turrets: f.options.Turrets, Calls: f.calls, Directory: f.dir}
-	result := Result{Directors: f.addresses(), Switch: f.simControl, Truth: f.path(truthLog), Media: f.dir}
-	var all []audit.Media
-	for _, r := range f.recorders {
-		all = append(all, f.media(r))
+	result := Result{Directors: f.addresses(), Switch: f.simControl, Truth: f.path(truthLog), Media: f.dir, Twin: f.twin != nil}
+	windows := []audit.Interval{director.window()}
+	if group != nil {
+		windows = append(windows, group.window())
 	}
 	if err := f.during(ctx, func() error {
-		judged, err := scenario.Judge(ctx, account, audit.From(all), scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: []audit.Interval{director.window()}, Ended: time.Now()}, scenario.Everything)
+		judged, err := scenario.Judge(ctx, account.Copy(call.CopyA), audit.From(f.mediaOf(f.recorders)), scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: windows, Ended: time.Now()}, scenario.Everything)
 		if err != nil {
 			return err
 		}
 		facts.Channels, facts.Verdict, recorder.MissingMs, director.LostMs = judged.Channels, judged.Verdict, judged.GapMs, judged.LostMs[0]
+		if group != nil {
+			group.LostMs = judged.LostMs[1]
+			if err := f.judgeTwin(ctx, account, group); err != nil {
+				return err
+			}
+		}
 		result.Example, err = f.example(ctx)
 		return err
 	}); err != nil {
 		return Result{}, err
 	}
 	facts.Faults, facts.Duration = []Fault{recorder, director}, f.elapsed()
+	if group != nil {
+		facts.Faults = append(facts.Faults, group)
+	}
 	result.Report = NewReport(facts)
 	return result, nil
 }
@@ -68,8 +78,12 @@ func (f *floor) example(ctx context.Context) (string, error) {
 	defer cancel()
 	var best string
 	var latest time.Time
-	for _, live := range f.live {
-		for _, r := range f.recorders {
+	legs, recorders := f.live, f.recorders
+	if f.twin != nil {
+		legs, recorders = f.twin.live, f.twin.recorders
+	}
+	for _, live := range legs {
+		for _, r := range recorders {
 			answer, err := f.media(r).GetCall(ctx, connect.NewRequest(&tandemv1.GetCallRequest{Call: live.Call.GetId()}))
 			if connect.CodeOf(err) == connect.CodeNotFound {
 				continue // it has no part in it

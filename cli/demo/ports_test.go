@@ -39,7 +39,7 @@ func TestFreePorts(t *testing.T) {
 }
 
 func TestFreeRange(t *testing.T) {
-	first, err := freeRange(50)
+	first, err := freeRange(50, recorders)
 	if err != nil || first%2 != 0 || first < 10_000 || first+100 > 20_000 {
 		t.Fatal(first, err)
 	}
@@ -48,10 +48,10 @@ func TestFreeRange(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if allFree(first, 50) || !allFree(first, 49) {
+	if allFree(first, 50, recorders) || !allFree(first, 49, recorders) {
 		t.Error("a taken port counts as free, or a free one as taken")
 	}
-	if _, err := freeRange(5001); err == nil {
+	if _, err := freeRange(5001, recorders); err == nil {
 		t.Error("more ports than there are")
 	}
 }

@@ -26,9 +26,11 @@ type Report struct {
 	DuplicatedMs  int64            `json:"duplicated_ms"`
 	ForeignMs     int64            `json:"foreign_ms"` // recorded, and never sent on the channel
 	GapsMs        map[string]int64 `json:"gaps_ms"`    // gap_ms by cause
-	Faults        []FaultReport    `json:"faults"`
-	Directory     string           `json:"directory"`
-	Findings      []string         `json:"findings,omitempty"` // the first of what is wrong
+	// MissingAfterMergeMs is what neither of two groups has; absent where there is one.
+	MissingAfterMergeMs *int64        `json:"missing_after_merge_ms,omitempty"`
+	Faults              []FaultReport `json:"faults"`
+	Directory           string        `json:"directory"`
+	Findings            []string      `json:"findings,omitempty"` // the first of what is wrong
 }
 
 // Fault is one failure brought about on purpose, as it was seen to happen.
@@ -167,7 +169,11 @@ func NewReport(f Facts) Report {
 	}
 	maps.Copy(r.GapsMs, v.GapsMS)
 	for _, fault := range f.Faults {
-		r.Faults = append(r.Faults, fault.report())
+		one := fault.report()
+		r.Faults = append(r.Faults, one)
+		if group, ok := one.(GroupFaultReport); ok {
+			r.MissingAfterMergeMs = &group.MissingAfterMergeMs
+		}
 	}
 	return r
 }

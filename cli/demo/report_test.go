@@ -75,6 +75,28 @@ func TestReport(t *testing.T) {
 			want:  Report{SentMs: 9, RecordedMs: 9, Findings: []string{"a sample"}, GapsMs: map[string]int64{}, Faults: []FaultReport{}},
 		},
 		{
+			name: "the death of a group that cost nothing",
+			facts: Facts{Faults: []Fault{&GroupFault{At: ms(28_000), LiveLegs: 7, Back: ms(7500), LostMs: 900_000, Twin: &scenario.Twin{
+				Secondary: truth.Verdict{SentMS: 9, RecordedMS: 9}, Merged: truth.Verdict{SentMS: 9, RecordedMS: 9}}}}, Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			passed: true,
+			want: Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, MissingAfterMergeMs: new(int64),
+				Faults: []FaultReport{GroupFaultReport{AtMs: 28_000, What: "primary_group_killed", Object: "primary", LiveLegs: 7, BackMs: 7500, PrimaryMissingMs: 900_000}}},
+		},
+		{
+			name: "what is missing after merging does not pass, said or not",
+			facts: Facts{Faults: []Fault{&GroupFault{Twin: &scenario.Twin{Merged: truth.Verdict{SentMS: 49, RecordedMS: 29, GapMS: 20, WithheldMS: 20}}}},
+				Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			want: Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, MissingAfterMergeMs: ptr(20),
+				Faults: []FaultReport{GroupFaultReport{What: "primary_group_killed", Object: "primary", MissingAfterMergeMs: 20}}},
+		},
+		{
+			name: "a second group that noticed does not pass",
+			facts: Facts{Faults: []Fault{&GroupFault{Twin: &scenario.Twin{Turns: 2, Merged: truth.Verdict{SentMS: 9, RecordedMS: 9}}}},
+				Verdict: truth.Verdict{SentMS: 9, RecordedMS: 9}},
+			want: Report{SentMs: 9, RecordedMs: 9, GapsMs: map[string]int64{}, MissingAfterMergeMs: new(int64),
+				Faults: []FaultReport{GroupFaultReport{What: "primary_group_killed", Object: "primary", Findings: []string{"2 channels of the secondary group were sent elsewhere"}}}},
+		},
+		{
 			name: "nothing sent proves nothing",
 			want: Report{GapsMs: map[string]int64{}, Faults: []FaultReport{}},
 		},
@@ -88,6 +110,20 @@ func TestReport(t *testing.T) {
 				t.Errorf("passed %v", got.Passed())
 			}
 		})
+	}
+}
+
+func ptr(n int64) *int64 { return &n }
+
+// The names that programs rely on where there are two groups.
+func TestGroupReportJSON(t *testing.T) {
+	text, err := json.Marshal(NewReport(Facts{Faults: []Fault{&GroupFault{Twin: &scenario.Twin{Merged: truth.Verdict{SentMS: 9, RecordedMS: 9}}}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `"missing_after_merge_ms":0,"faults":[{"at_ms":0,"what":"primary_group_killed","object":"primary","live_legs":0,"back_ms":0,"primary_missing_ms":0,"missing_after_merge_ms":0}]`
+	if !strings.Contains(string(text), want) {
+		t.Errorf("%s\nwant %s", text, want)
 	}
 }
 
@@ -110,6 +146,7 @@ func TestReportLines(t *testing.T) {
 		Faults: []FaultReport{
 			RecorderFaultReport{AtMs: 12040, What: "recorder_killed", Object: "rec-1", LiveLegs: 14, DetectMs: 9, OutageMs: 320, GapMs: scenario.Spread{P50: 48, P99: 90, Max: 95}, SteadyMs: 400},
 			DirectorFaultReport{AtMs: 20100, Object: "dir-a", TakeoverMs: 310, BackMs: 6700},
+			GroupFaultReport{AtMs: 28000, LiveLegs: 7, BackMs: 7500, PrimaryMissingMs: 900_000, Findings: []string{"rain"}},
 		}}
 	const want = `rec-1 killed (SIGKILL) 12.0 s into the demo, 14 of its legs live
   the director knew after            9 ms
@@ -121,6 +158,11 @@ dir-a killed (SIGKILL) 20.1 s into the demo, while it led
   it got control back after       6700 ms
   audio lost until then              0 ms
   stale commands obeyed              0
+the whole primary group killed (SIGKILL) 28.0 s into the demo, 7 legs live
+  it kept every channel after     7500 ms
+  it misses until then          900000 ms of all channels
+  missing after merging              0 ms of everything in the demo
+  ! rain
 
 of 160 channels' audio, by the tones in it:
   sent           5820000 ms

@@ -30,6 +30,9 @@ func (f *floor) fallSilent(ctx context.Context) error {
 		return err
 	}
 	f.calls = state.CallsMade
+	if f.twin != nil {
+		f.twin.last, f.twin.quiet = f.statusOf(ctx, f.twin.director), time.Now()
+	}
 	if f.options.Keep {
 		return nil
 	}
@@ -45,7 +48,7 @@ func (f *floor) fallSilent(ctx context.Context) error {
 
 // allReached tells whether every recorder's files go to the last packet it got.
 func (f *floor) allReached(ctx context.Context) bool {
-	for _, r := range f.recorders {
+	for _, r := range f.allRecorders() {
 		held, err := f.held(ctx, r)
 		if err != nil {
 			return false

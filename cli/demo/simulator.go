@@ -8,7 +8,7 @@ func (f *floor) simConfig(ctiAt, sipAt string) map[string]any {
 		"seed": f.options.Seed, "control": f.simControl, "truth_log": f.path(truthLog),
 		"cti": map[string]any{"listen": ctiAt, "user": "demo", "password_file": f.path("password")},
 		"sip": map[string]any{"listen": sipAt},
-		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": mixes, "copies": []string{"A"},
+		"floor": map[string]any{"turrets": f.options.Turrets, "mixes": mixes, "copies": f.copies(),
 			"calls_per_minute": max(6, 120/float64(f.options.Turrets))}, // of each turret
 	}
 }

@@ -145,6 +145,16 @@ func JudgeTwins(ctx context.Context, account *truth.Account, primary, secondary 
 	return of.Verdict, all.Verdict, nil
 }
 
+// Findings are what is wrong with it.
+func (t *Twin) Findings() (found []string) {
+	t.judge(func(wrong bool, format string, args ...any) {
+		if wrong {
+			found = append(found, fmt.Sprintf(format, args...))
+		}
+	})
+	return found
+}
+
 // judge says what is wrong: the other group did not notice, and what both
 // have together is all that any of them was sent, once.
 func (t *Twin) judge(say func(wrong bool, format string, args ...any)) {

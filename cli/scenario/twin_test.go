@@ -87,15 +87,7 @@ func TestJudgeTwins(t *testing.T) {
 	}
 }
 
-func findingsOf(w *Twin) string {
-	var found []string
-	w.judge(func(wrong bool, format string, args ...any) {
-		if wrong {
-			found = append(found, fmt.Sprintf(format, args...))
-		}
-	})
-	return strings.Join(found, "; ")
-}
+func findingsOf(w *Twin) string { return strings.Join(w.Findings(), "; ") }
 
 // The twin of a group that was broken shows nothing of it; whatever it does
 // show is told.

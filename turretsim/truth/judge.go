@@ -297,13 +297,13 @@ func (w *walk) run() {
 			w.take(at, piece)
 			w.unknown = -1
 			at += piece
-		case quietAhead(got, w.stretch.Codec) > 0: // what sounds may begin anywhere
-			at += quietAhead(got, w.stretch.Codec)
 		case w.brokenOff(got, at) > 0:
 			n := w.brokenOff(got, at)
 			w.take(at, n)
 			w.unknown = -1
 			at += n
+		case quietAhead(got, w.stretch.Codec) > 0: // what sounds may begin anywhere
+			at += quietAhead(got, w.stretch.Codec)
 		case w.realign(at):
 			if w.unknown >= 0 { // what was unknown may have been this all along
 				at = w.recount(at)

@@ -109,6 +109,10 @@ func TestPlantedFaults(t *testing.T) {
 	start := wallOf(first)
 	at := func(packet int) time.Time { return start.Add(time.Duration(packet) * packetTime) }
 	one := func(b []byte) []Stretch { return []Stretch{{From: start, Codec: media.PCMA, Samples: b}} }
+	zero := 0 // a packet that begins as its tones cross zero: it looks like more silence
+	for zero < packets && perfect[zero*160] != media.ALawSilence {
+		zero++
+	}
 	swapped := slices.Concat(perfect[:100*160], perfect[101*160:102*160], perfect[100*160:101*160], perfect[102*160:])
 	doubled := slices.Concat(perfect[:105*160], perfect[100*160:])
 
@@ -129,6 +133,7 @@ func TestPlantedFaults(t *testing.T) {
 		{"a packet silent, and said so", one(silence(perfect, 200, 1)), []Gap{{at(200), at(201), "loss"}}, 0, Verdict{RecordedMS: 9980, GapMS: 20}},
 		{"a hole of which half is said", one(silence(perfect, 200, 10)), []Gap{{at(200), at(205).Add(-2 * ms), "loss"}}, 0, Verdict{RecordedMS: 9800, GapMS: 100, UnexplainedMS: 100}},
 		{"the end of a packet silent, and said so", one(quiet(perfect, 200*160+40, 201*160)), []Gap{{at(200).Add(5 * ms), at(201), "loss"}}, 0, Verdict{RecordedMS: 9985, GapMS: 15}},
+		{"the end of one that begins with a silent sample", one(quiet(perfect, zero*160+80, zero*160+160)), []Gap{{at(zero).Add(10 * ms), at(zero + 1), "loss"}}, 0, Verdict{RecordedMS: 9990, GapMS: 10}},
 		{"the middle of one", one(quiet(perfect, 200*160+8, 200*160+88)), []Gap{{at(200).Add(ms), at(200).Add(11 * ms), "loss"}}, 0, Verdict{RecordedMS: 9990, GapMS: 10}},
 		{"from one to the next", one(quiet(perfect, 200*160+120, 201*160+40)), nil, 0, Verdict{RecordedMS: 9990, UnexplainedMS: 10}},
 		{"a gap elsewhere", one(silence(perfect, 200, 1)), []Gap{{at(210), at(211), "loss"}}, 0, Verdict{RecordedMS: 9980, UnexplainedMS: 20}},
