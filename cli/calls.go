@@ -8,12 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
-	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/internal/call"
 	"tandem/internal/reconcile"
 )
@@ -118,9 +116,7 @@ type found struct {
 }
 
 func (s *site) search(ctx context.Context, question *tandemv1.SearchCallsRequest, secondary string, now time.Time) (found, error) {
-	answers, err := askRecorders(ctx, s, func(ctx context.Context, m tandemv1connect.MediaServiceClient) (*connect.Response[tandemv1.SearchCallsResponse], error) {
-		return m.SearchCalls(ctx, connect.NewRequest(question))
-	})
+	answers, err := s.searchEverywhere(ctx, question)
 	if err != nil {
 		return found{}, err
 	}

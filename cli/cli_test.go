@@ -192,7 +192,7 @@ func TestSearchRequest(t *testing.T) {
 	site.recorders[0].searched = make(chan *tandemv1.SearchCallsRequest, 1)
 	recctl(t, site.config, "calls", "--from", "10:30", "--to", "10m ago", "--agent", "Ann", "--party", "Barc", "--line", "L12", "--device", "t2", "--ongoing", "--limit", "7")
 	got := <-site.recorders[0].searched
-	want := &tandemv1.SearchCallsRequest{From: after(-150 * time.Minute), To: after(-10 * time.Minute), Agent: "Ann", Party: "Barc", Line: "L12", Device: "t2", Ongoing: true, Limit: 7}
+	want := &tandemv1.SearchCallsRequest{From: after(-150 * time.Minute), To: after(-10 * time.Minute), Agent: "Ann", Party: "Barc", Line: "L12", Device: "t2", Ongoing: true, Limit: 7, Where: tandemv1.Where_WHERE_UNSHIPPED}
 	if got.String() != want.String() {
 		t.Errorf("asked %v\nwant  %v", got, want)
 	}
