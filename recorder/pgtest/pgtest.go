@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -172,6 +173,21 @@ func (s *Server) Kill() {
 func (s *Server) Stop() {
 	s.cmd.Process.Signal(syscall.SIGINT) // as for Kill
 	<-s.ended
+}
+
+// CPU is what the server's connections have had of it so far: unlike the clock, it
+// does not count what other programs of the machine took. 0 where the kernel does
+// not tell.
+func (s *Server) CPU() (sum time.Duration) {
+	pid := s.cmd.Process.Pid
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // none
+	for child := range strings.FieldsSeq(string(children)) {
+		var busy int64 // nanoseconds
+		text, _ := os.ReadFile("/proc/" + child + "/schedstat")
+		fmt.Sscan(string(text), &busy)
+		sum += time.Duration(busy)
+	}
+	return sum
 }
 
 // Database makes an empty database and returns its URL.

@@ -31,6 +31,10 @@ func Open(cfg Config) (*Reader, error) {
 		return nil, fmt.Errorf("read address of the shared catalog: %w", err)
 	}
 	parsed.MaxConns = connections
+	// One plan for all parameters would be wrong for most of them, and compiling
+	// one takes longer than the search.
+	parsed.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	parsed.ConnConfig.RuntimeParams["jit"] = "off"
 	parsed.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return cfg.complete(c) }
 	pool, err := pgxpool.NewWithConfig(context.Background(), parsed)
 	if err != nil {

@@ -81,10 +81,6 @@ func (c Config) connection() (*pgx.ConnConfig, error) {
 func (c Config) complete(parsed *pgx.ConnConfig) error {
 	parsed.ConnectTimeout = dialTimeout
 	parsed.RuntimeParams["application_name"] = c.Name
-	// Plans made for all parameters alike, and compiled ones, are for queries
-	// that last.
-	parsed.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
-	parsed.RuntimeParams["jit"] = "off"
 	if c.PasswordFile == "" {
 		return nil
 	}
