@@ -10,7 +10,7 @@ DAEMONS       := director recorder turretsim watchdog
 DEBIAN_ROOT   := /var/tmp/tandem-debian12.tar
 comma         := ,
 
-.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench soak generate package test-install clean
+.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench bench-search soak generate package test-install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ lab-full: build ## root: the same with 1,000 channels, 300 live legs and 20 seed
 
 bench: ## packets in at the socket to bytes in the journal, beside a bare drain and a goroutine a socket
 	go test -run '^$$' -bench Intake -benchtime 1x -timeout 20m ./recorder/intake
+
+bench-search: ## the shared catalog with five million calls on a PostgreSQL of its own (CALLS=; some 6 GB in TMPDIR)
+	TANDEM_SEARCH_CALLS=$(or $(CALLS),5000000) go test -count=1 -v -timeout 4h -run SearchSpeed ./recorder/shared
 
 soak: build ## 1,000 turrets with 4 mixes each for ten minutes (TURRETS=, MINUTES=)
 	TANDEM_BIN=$(CURDIR)/bin TANDEM_SOAK_TURRETS=$(or $(TURRETS),1000) TANDEM_SOAK_MINUTES=$(or $(MINUTES),10) \
