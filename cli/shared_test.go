@@ -79,23 +79,23 @@ func TestSearchEverywhere(t *testing.T) {
 	unshipped := &tandemv1.SearchCallsResponse{Shared: "db", Catalog: "of rec-1", Changed: []string{"l1", "l9"}, Legs: []*tandemv1.LegRecord{legOf("rec-1", "l1", hour, "complete")}}
 	all := &tandemv1.SearchCallsResponse{Catalog: "of rec-2", Legs: []*tandemv1.LegRecord{legOf("rec-2", "l3", 3*hour, "complete"), legOf("rec-2", "l6", 6*hour, "complete")}}
 	for _, c := range []struct {
-		name  string
-		limit string
-		away  error
-		want  []string
-		says  string
-		pages int
+		name, options string
+		away          error
+		want          []string
+		says          string
+		pages         int
 	}{
-		{"all", "100", nil, []string{"l1 rec-1 complete", "l2 rec-1 complete", "l3 rec-2 complete", "l4 rec-3,rec-4 interrupted", "l5 rec-3 interrupted", "l6 rec-2 complete"},
+		{"all", "--limit 100", nil, []string{"l1 rec-1 complete", "l2 rec-1 complete", "l3 rec-2 complete", "l4 rec-3,rec-4 interrupted", "l5 rec-3 interrupted", "l6 rec-2 complete"},
 			"rec-3 does not answer: what it had told the shared catalog by 2026-03-02T11:59:00Z is shown", 6},
-		{"the newest", "1", nil, []string{"l5 rec-3 interrupted"}, "rec-3 does not answer", 3},
-		{"the database is away", "100", connect.NewError(connect.CodeUnavailable, errors.New("no route to host")), []string{"l1 rec-1 complete", "l3 rec-2 complete", "l6 rec-2 complete"},
+		{"the newest", "--limit 1", nil, []string{"l5 rec-3 interrupted"}, "rec-3 does not answer", 3},
+		{"what lasts", "--ongoing", nil, []string{"l1 rec-1 complete", "l2 rec-1 complete", "l3 rec-2 complete", "l6 rec-2 complete"}, "rec-3 does not answer", 6},
+		{"the database is away", "--limit 100", connect.NewError(connect.CodeUnavailable, errors.New("no route to host")), []string{"l1 rec-1 complete", "l3 rec-2 complete", "l6 rec-2 complete"},
 			"shared catalog left out: no route to host", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			one, two := &sharingRecorder{own: unshipped, shared: shared, away: c.away}, &sharingRecorder{own: all}
 			config := `directors = []` + "\n" + `recorders = ["` + one.serve(t) + `", "` + two.serve(t) + `"]`
-			r := recctl(t, config, "calls", "--json", "--limit", c.limit)
+			r := recctl(t, config, append([]string{"calls", "--json"}, strings.Fields(c.options)...)...)
 			if r.status != ExitDone || !strings.Contains(r.errs, c.says) {
 				t.Errorf("status %d, says %q", r.status, r.errs)
 			}

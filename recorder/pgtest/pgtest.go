@@ -201,6 +201,45 @@ func (s *Server) Database() string {
 	return s.url(name)
 }
 
+// Guarded makes an empty database that belongs to a user of its own, who has no
+// other rights and needs the password, and returns its URL without that.
+func (s *Server) Guarded(password string) string {
+	s.t.Helper()
+	s.names++
+	name, owner := fmt.Sprint("site", s.names), fmt.Sprint("owner", s.names)
+	s.rule("local " + name + " " + owner + " scram-sha-256")
+	for _, query := range []string{"CREATE ROLE " + owner + " LOGIN", "CREATE DATABASE " + name + " OWNER " + owner, "SELECT pg_reload_conf()"} {
+		if err := s.exec("postgres", query); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	url := strings.Replace(s.url(name), "tandem@", owner+"@", 1)
+	s.SetPassword(url, password)
+	return url
+}
+
+// SetPassword gives the user of a URL that Guarded made another password.
+func (s *Server) SetPassword(url, password string) {
+	s.t.Helper()
+	user, _, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), "@")
+	if err := s.exec("postgres", "ALTER ROLE "+user+" PASSWORD '"+password+"'"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// rule puts a line in front of those that say who may connect.
+func (s *Server) rule(line string) {
+	s.t.Helper()
+	file := filepath.Join(s.dir, "data", "pg_hba.conf")
+	rest, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, append([]byte(line+"\n"), rest...), 0o600)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (s *Server) url(database string) string {
 	return fmt.Sprintf("postgres://tandem@/%s?host=%s", database, s.dir)
 }

@@ -95,6 +95,7 @@ func TestDatabase(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Config{URL: server.Database()}) })
 	}
+	t.Run("password", func(t *testing.T) { passwordIsReadForEachConnection(t, server) })
 }
 
 // What the database finds is what the catalogs find that were shipped to it,
@@ -363,21 +364,38 @@ func TestExposed(t *testing.T) {
 	}
 }
 
-// A password is read for each connection, and the file's last line end is not
-// part of it.
-func TestPasswordFile(t *testing.T) {
+// The database's owner needs no other rights, and who has the wrong password is
+// told so without being told the password. Another one is taken from its file
+// with the next connection, and the file's last line end is not part of it.
+func passwordIsReadForEachConnection(t *testing.T, server *pgtest.Server) {
 	file := filepath.Join(t.TempDir(), "password")
-	cfg := Config{URL: "postgres://tandem@127.0.0.1/site", PasswordFile: file}
-	if _, err := cfg.connection(); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("without the file: %v", err)
-	}
-	for _, password := range []string{"s3cret", "another"} {
+	url := server.Guarded("s3cret")
+	cfg := Config{URL: url, PasswordFile: file, Name: "tandem-recorder rec-1"}
+	r := reader(t, cfg)
+	try := func(password string) error {
 		if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := cfg.connection(); err != nil || got.Password != password {
-			t.Errorf("%v, want %q", err, password)
+		w, err := Dial(t.Context(), cfg, Source{"one", "rec-1", "primary"})
+		if err == nil {
+			w.Close()
+			_, err = r.Search(t.Context(), Query{})
 		}
+		return err
+	}
+	if _, err := Dial(t.Context(), cfg, Source{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without the file: %v", err)
+	}
+	if err := try("s3cret"); err != nil {
+		t.Error(err)
+	}
+	r.pool.Reset() // as when the server was restarted
+	server.SetPassword(url, "an0ther")
+	if err := try("s3cret"); err == nil || !strings.Contains(err.Error(), "password authentication failed") || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("the old password: %v", err)
+	}
+	if err := try("an0ther"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -18,7 +18,8 @@ type load struct {
 	stop    func()       // may be called again
 }
 
-// every is how often there is something to write: 200 legs a second or so.
+// every is how often there is something to write, of some five rows: a floor of a
+// thousand turrets has less.
 const every = 5 * time.Millisecond
 
 func newLoad(t *testing.T, c *catalog.Catalog) *load {
@@ -32,7 +33,7 @@ func newLoad(t *testing.T, c *catalog.Catalog) *load {
 		for ctx.Err() == nil {
 			<-tick.C
 			began := time.Now()
-			if err := write(context.Background(), c, random); err != nil {
+			if err := write(context.Background(), c, random, 1<<30); err != nil {
 				t.Error(err)
 				return
 			}
