@@ -141,7 +141,12 @@ func (c Config) Validate() []config.Fault {
 }
 
 // Inspect implements config.Inspector.
-func (c Config) Inspect() []config.Fault { return c.TLS.Inspect(c.identity(), time.Now()) }
+func (c Config) Inspect() []config.Fault {
+	check := config.Check{Faults: c.TLS.Inspect(c.identity(), time.Now())}
+	err := c.shared().Readable()
+	check.That(err == nil, "catalog.password_file", "%v", err)
+	return check.Faults
+}
 
 // What each part is told of it; the configuration has been validated.
 

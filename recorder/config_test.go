@@ -49,3 +49,17 @@ func TestConfigFaults(t *testing.T) {
 		}
 	}
 }
+
+// What only keeps the catalog from being shipped keeps no recorder from starting.
+func TestInspect(t *testing.T) {
+	cfg, err := config.Parse("recorder.toml", "[catalog]\nurl = \"postgres://tandem@db/site\"\npassword_file = \"/none\"", DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if faults := cfg.Inspect(); len(faults) != 1 || faults[0].Key != "catalog.password_file" {
+		t.Errorf("got %v, want one fault of catalog.password_file", faults)
+	}
+	if faults := DefaultConfig().Inspect(); len(faults) != 0 {
+		t.Errorf("the defaults: %v", faults)
+	}
+}

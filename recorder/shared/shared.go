@@ -84,12 +84,26 @@ func (c Config) complete(parsed *pgx.ConnConfig) error {
 	if c.PasswordFile == "" {
 		return nil
 	}
+	var err error
+	parsed.Password, err = c.password()
+	return err
+}
+
+// Readable says why a connection would not get its password.
+func (c Config) Readable() error {
+	if c.PasswordFile == "" {
+		return nil
+	}
+	_, err := c.password()
+	return err
+}
+
+func (c Config) password() (string, error) {
 	text, err := os.ReadFile(c.PasswordFile)
 	if err != nil {
-		return fmt.Errorf("read password of the shared catalog: %w", err)
+		return "", fmt.Errorf("read password of the shared catalog: %w", err)
 	}
-	parsed.Password = strings.TrimRight(string(text), "\r\n")
-	return nil
+	return strings.TrimRight(string(text), "\r\n"), nil
 }
 
 // migrate brings the schema up to date. Recorders that start together take
