@@ -66,7 +66,7 @@ bench: ## packets in at the socket to bytes in the journal, beside a bare drain 
 	go test -run '^$$' -bench Intake -benchtime 1x -timeout 20m ./recorder/intake
 
 bench-search: ## the shared catalog with five million calls on a PostgreSQL of its own (CALLS=; some 6 GB in TMPDIR)
-	TANDEM_SEARCH_CALLS=$(or $(CALLS),5000000) go test -count=1 -v -timeout 4h -run SearchSpeed ./recorder/shared
+	TANDEM_SEARCH_CALLS=$(or $(CALLS),5000000) go test -count=1 -v -timeout 4h -run Database/speed ./recorder/shared
 
 soak: build ## 1,000 turrets with 4 mixes each for ten minutes (TURRETS=, MINUTES=)
 	TANDEM_BIN=$(CURDIR)/bin TANDEM_SOAK_TURRETS=$(or $(TURRETS),1000) TANDEM_SOAK_MINUTES=$(or $(MINUTES),10) \

@@ -95,6 +95,7 @@ func TestDatabase(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Config{URL: server.Database()}) })
 	}
+	t.Run("speed", func(t *testing.T) { searchSpeed(t, server) })
 	t.Run("password", func(t *testing.T) { passwordIsReadForEachConnection(t, server) })
 }
 

@@ -53,20 +53,19 @@ INSERT INTO legs (catalog, id, call, session, user_id, user_name, device, source
 INSERT INTO gaps SELECT catalog, 'g' || n, 's' || agent || '-' || n / 10000 || '.m1.A', start_us, start_us + 1000000, 'loss' FROM chance WHERE n % 50 = 0;
 DROP VIEW chance;`
 
-// TestSearchSpeed times every kind of search among a year's calls. It makes few,
-// only to see that they are found; make bench-search asks for five million, and
-// then for the time.
-func TestSearchSpeed(t *testing.T) {
-	calls, times := 3000, 5
+// searchSpeed times every kind of search among a year's calls. It makes few, only
+// to see that they are found; make bench-search asks for five million, and then
+// for the time.
+func searchSpeed(t *testing.T, server *pgtest.Server) {
+	calls, times, batches := 3000, 2, 1
 	asked := os.Getenv("TANDEM_SEARCH_CALLS")
 	if asked != "" {
 		var err error
 		if calls, err = strconv.Atoi(asked); err != nil {
 			t.Fatal(err)
 		}
-		times = 40
+		times, batches = 40, 20
 	}
-	server := pgtest.Start(t)
 	cfg := Config{URL: server.Database()}
 	w := dial(t, cfg, Source{"another", "rec-9", "primary"})
 	defer w.Close()
@@ -101,7 +100,7 @@ func TestSearchSpeed(t *testing.T) {
 		}
 	}
 	began, busy := time.Now(), server.CPU()
-	rows := shipMore(t, w, all.end)
+	rows := shipMore(t, w, all.end, batches)
 	t.Logf("shipping: %d rows, calls and legs, 500 in a transaction, %.0f a second of the clock and %.0f a second of the server's CPU",
 		rows, float64(rows)/time.Since(began).Seconds(), float64(rows)/max(0.001, (server.CPU()-busy).Seconds()))
 }
@@ -211,9 +210,9 @@ func (all site) kinds(random *rand.Rand) []kind {
 }
 
 // shipMore adds the rows of new calls to what is there already.
-func shipMore(t *testing.T, w *Writer, end time.Time) (rows int) {
+func shipMore(t *testing.T, w *Writer, end time.Time, batches int) (rows int) {
 	t.Helper()
-	for b := range 20 {
+	for b := range batches {
 		var changes catalog.Changes
 		for n := range 250 {
 			id := fmt.Sprint("n", b, "-", n)
