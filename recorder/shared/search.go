@@ -81,8 +81,14 @@ const missing = `coalesce((SELECT min(m.us) FROM (
    FROM unnest(l.channels) AS ch) m), 0)::bigint / 1000`
 
 // Search returns the records that q selects, q.Limit at most.
-func (r *Reader) Search(ctx context.Context, q Query) (Page, error) {
-	query, args, err := q.statement()
+func (r *Reader) Search(ctx context.Context, q Query) (page Page, err error) {
+	var users []string
+	if q.Agent != "" {
+		if users, err = r.users(ctx, q.Agent); err != nil || len(users) == 0 {
+			return Page{}, err
+		}
+	}
+	query, args, err := q.statement(users)
 	if err != nil {
 		return Page{}, err
 	}
@@ -90,7 +96,6 @@ func (r *Reader) Search(ctx context.Context, q Query) (Page, error) {
 	if err != nil {
 		return Page{}, fmt.Errorf("search the shared catalog: %w", err)
 	}
-	var page Page
 	var last place
 	for result.Next() {
 		if q.Limit > 0 && len(page.Records) == q.Limit {
@@ -110,6 +115,31 @@ func (r *Reader) Search(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
+// someUsers is for how many users their legs are looked up one user after
+// another. Of more than these every few legs are somebody's: then the newest legs
+// are looked through.
+const someUsers = 50
+
+// users are the ids of those whose id or name has the text in it, or one more
+// than someUsers of them.
+func (r *Reader) users(ctx context.Context, agent string) ([]string, error) {
+	rows, err := r.pool.Query(ctx, `SELECT DISTINCT user_id FROM agents WHERE `+agentText+` ILIKE $1 LIMIT $2`, like(agent), someUsers+1)
+	if err != nil {
+		return nil, fmt.Errorf("search agents of the shared catalog: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("search agents of the shared catalog: %w", err)
+	}
+	return ids, nil
+}
+
+// agentText and partyText are what is searched for a text; indexes are on them.
+const (
+	agentText = `(user_id || E'\n' || user_name)`
+	partyText = `(party || E'\n' || party_name)`
+)
+
 func scanRecord(r pgx.Rows) (rec Record, at place, err error) {
 	l, c := &rec.Leg, &rec.Call
 	var start, told int64
@@ -123,14 +153,14 @@ func scanRecord(r pgx.Rows) (rec Record, at place, err error) {
 	return rec, at, err
 }
 
-// statement finds the keys of the page first; calls and gaps are looked up for
-// those alone.
+// statement finds the legs of the page first; calls and gaps are looked up for
+// those alone. Without users, or with too many, it is for all of them.
 //
 // What overlaps a time is what began in it and what lasted when it began. For
 // the first there are indexes by start; the second is little, whatever the time,
 // and has an index of its own. Asked for in one, all that began before would be
 // looked at.
-func (q Query) statement() (string, []any, error) {
+func (q Query) statement(users []string) (string, []any, error) {
 	var args []any
 	place := func(v any) string {
 		args = append(args, v)
@@ -144,16 +174,28 @@ func (q Query) statement() (string, []any, error) {
 	if q.Limit > 0 {
 		cut = fmt.Sprintf(" LIMIT %d", q.Limit+1)
 	}
-	find := func(more ...string) string {
-		return `(SELECT * FROM legs WHERE ` + strings.Join(append(more, terms...), " AND ") + ` ORDER BY ` + order + cut + `)`
+	var found []string
+	find := func(more ...string) {
+		found = append(found, `(SELECT * FROM legs WHERE `+strings.Join(append(more, terms...), " AND ")+` ORDER BY `+order+cut+`)`)
 	}
-	found := find("true")
+	some := len(users) > 0 && len(users) <= someUsers
+	inTime := "true"
 	if !q.From.IsZero() {
-		from := place(q.From.UnixMicro())
-		found = find("start_us >= "+from, "coalesce(end_us, interrupted_us, start_us + 1) > "+from) + ` UNION ALL ` +
-			find("start_us < "+from, "span @> "+from+"::bigint")
+		from, theirs := place(q.From.UnixMicro()), "true"
+		if some {
+			theirs = "user_id = ANY(" + place(users) + ")"
+		}
+		inTime = "start_us >= " + from + " AND coalesce(end_us, interrupted_us, start_us + 1) > " + from
+		find(theirs, "start_us < "+from, "span @> "+from+"::bigint")
 	}
-	return `SELECT ` + columns + ` FROM (SELECT * FROM (` + found + `) AS f ORDER BY ` + order + cut + `) AS l
+	if !some {
+		find(inTime)
+	} else {
+		for _, id := range users {
+			find("user_id = "+place(id), inTime)
+		}
+	}
+	return `SELECT ` + columns + ` FROM (SELECT * FROM (` + strings.Join(found, " UNION ALL ") + `) AS f ORDER BY ` + order + cut + `) AS l
  JOIN catalogs k ON k.id = l.catalog LEFT JOIN calls c ON c.catalog = l.catalog AND c.id = l.call
  ORDER BY l.start_us DESC, l.id DESC, l.catalog DESC`, args, nil
 }
@@ -180,10 +222,10 @@ func (q Query) terms(place func(any) string) ([]string, error) {
 		add("start_us < %s", q.To.UnixMicro())
 	}
 	if q.Agent != "" {
-		add(`(user_id || E'\n' || user_name) ILIKE %s`, like(q.Agent))
+		add(agentText+` ILIKE %s`, like(q.Agent))
 	}
 	if q.Party != "" {
-		add(`(party || E'\n' || party_name) ILIKE %s`, like(q.Party))
+		add(partyText+` ILIKE %s`, like(q.Party))
 	}
 	if q.Line != "" {
 		add("line = %s", text(q.Line))

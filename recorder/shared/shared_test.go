@@ -199,7 +199,7 @@ func fill(t *rapid.T, c *catalog.Catalog, round int) {
 	for n := range rapid.IntRange(1, 4).Draw(t, "legs") {
 		start := sec(rapid.IntRange(0, 60).Draw(t, "leg's start"))
 		id := fmt.Sprint("l", n, "-", rapid.IntRange(0, round).Draw(t, "round"))
-		l := catalog.Leg{ID: call.LegID(id), Call: call.CallID(fmt.Sprint("c", rapid.IntRange(0, 4).Draw(t, "call"))), Session: "s", User: call.UserID(pick(users)),
+		l := catalog.Leg{ID: call.LegID(id), Call: call.CallID(fmt.Sprint("c", rapid.IntRange(0, 4).Draw(t, "call"))), Session: "s", User: user(t),
 			UserName: pick(names), Device: rapid.SampledFrom(devices).Draw(t, "device"), Source: "HS.L", Channels: []string{"a", "b"}[:rapid.IntRange(1, 2).Draw(t, "channels")],
 			Start: start, End: end(start), Accuracy: "exact", Group: "primary", Secondary: rapid.Bool().Draw(t, "secondary")}
 		legs = append(legs, l)
@@ -224,6 +224,15 @@ func fill(t *rapid.T, c *catalog.Catalog, round int) {
 	}
 }
 
+// user is one of a few or, so that a text can be in more of them than are looked
+// up one after another, of many.
+func user(t *rapid.T) call.UserID {
+	if rapid.Bool().Draw(t, "of many") {
+		return call.UserID(fmt.Sprint("x", rapid.IntRange(0, 2*someUsers).Draw(t, "user")))
+	}
+	return call.UserID(rapid.SampledFrom(users).Draw(t, "user"))
+}
+
 func question(t *rapid.T) catalog.Query {
 	maybe := func(list ...string) string {
 		if rapid.IntRange(0, 3).Draw(t, "asked") > 0 {
@@ -232,7 +241,7 @@ func question(t *rapid.T) catalog.Query {
 		return rapid.SampledFrom(list).Draw(t, "asked for")
 	}
 	q := catalog.Query{
-		Agent: maybe("u1", "love", "ADA", "'", "u"), Party: maybe("7946", "%", "_", `\`, "0%_s", "ltd", "a"), Line: maybe(lines...),
+		Agent: maybe("u1", "love", "ADA", "'", "u", "x", "x1", "x77"), Party: maybe("7946", "%", "_", `\`, "0%_s", "ltd", "a"), Line: maybe(lines...),
 		Device: call.DeviceID(maybe("d1", "d2")), Call: call.CallID(maybe("c0", "c9")), Leg: call.LegID(maybe("l0-0", "l1-1")), Ongoing: maybe("yes") != "",
 	}
 	if rapid.Bool().Draw(t, "from") {

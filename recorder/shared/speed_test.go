@@ -50,6 +50,7 @@ INSERT INTO legs (catalog, id, call, session, user_id, user_name, device, source
  SELECT catalog, 'l' || n, 'c' || n, 's' || agent || '-' || n / 10000, 'u' || lpad(agent::text, 4, '0'), initcap(left(md5('agent' || agent), 5)) || ' ' || initcap(left(md5('name' || agent), 7)), 'd' || agent, 'HS.L',
   ARRAY['s' || agent || '-' || n / 10000 || '.m1.A'], start_us, CASE WHEN NOT lasts THEN end_us END, 'left', 'exact', 'primary', false,
   'L' || line, '+4420' || (70000000 + contact * 13), initcap(left(md5(contact::text), 6)) || ' Capital' FROM chance;
+INSERT INTO agents SELECT DISTINCT catalog, user_id, user_name FROM legs;
 INSERT INTO gaps SELECT catalog, 'g' || n, 's' || agent || '-' || n / 10000 || '.m1.A', start_us, start_us + 1000000, 'loss' FROM chance WHERE n % 50 = 0;
 DROP VIEW chance;`
 
@@ -88,7 +89,7 @@ func searchSpeed(t *testing.T, server *pgtest.Server) {
 			took[n] = time.Since(began)
 			found += len(page.Records)
 		}
-		busy = server.CPU() - busy
+		busy = max(0, server.CPU()-busy) // less when a connection ended
 		slices.Sort(took)
 		p95 := took[times*95/100]
 		t.Logf("%-44s %8.1f %8s %8s %8s %12s", kind.name, float64(found)/float64(times), ms(took[times/2]), ms(p95), ms(took[times-1]), ms(busy/time.Duration(times)))
@@ -191,6 +192,7 @@ func (all site) kinds(random *rand.Rand) []kind {
 		{name: "an agent by id", question: ask(agent)},
 		{name: "an agent by id, in a week", question: ask(both(agent, week))},
 		{name: "agents by three letters of a name", question: ask(agentName(3))},
+		{name: "agents by one letter of a name", question: ask(agentName(1))},
 		{name: "agents by two letters of a name", question: ask(agentName(2))},
 		{name: "an agent nobody knows", question: ask(func(q *catalog.Query) { q.Agent = "nobody" }), empty: true},
 		{name: "a party by number", question: ask(party)},

@@ -190,6 +190,7 @@ var (
 )
 
 const (
+	putAgent = `INSERT INTO agents (catalog, user_id, user_name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
 	dropGaps = `DELETE FROM gaps WHERE catalog = $1 AND segment = $2`
 	// What legs say of their calls follows the calls, whichever comes first.
 	nameLegs = `UPDATE legs SET line = $3, party = $4, party_name = $5
@@ -221,7 +222,8 @@ func rowsOf(id int32, changes catalog.Changes) []row {
 		rows = append(rows,
 			row{name, putLeg, []any{id, text(l.ID), text(l.Call), text(l.Session), text(l.User), text(l.UserName), text(l.Device), text(l.Source),
 				texts(l.Channels), micros(l.Start), micros(l.End), text(l.EndCause), text(l.Accuracy), text(l.Group), l.Secondary, micros(l.Interrupted)}},
-			row{name, nameLeg, []any{id, text(l.ID)}})
+			row{name, nameLeg, []any{id, text(l.ID)}},
+			row{name, putAgent, []any{id, text(l.User), text(l.UserName)}})
 	}
 	for _, s := range changes.Segments {
 		rows = append(rows, rowsOfSegment(id, s)...)

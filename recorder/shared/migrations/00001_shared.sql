@@ -92,10 +92,20 @@ CREATE INDEX legs_call    ON legs (call);
 CREATE INDEX legs_start   ON legs (start_us);
 CREATE INDEX legs_line    ON legs (line, start_us);
 CREATE INDEX legs_device  ON legs (device, start_us);
+CREATE INDEX legs_user    ON legs (user_id, start_us);
 CREATE INDEX legs_ongoing ON legs (start_us) WHERE end_us IS NULL AND interrupted_us IS NULL;
 CREATE INDEX legs_span    ON legs USING gist (span);
-CREATE INDEX legs_agent   ON legs USING gin ((user_id || E'\n' || user_name) gin_trgm_ops);
 CREATE INDEX legs_party   ON legs USING gin ((party || E'\n' || party_name) gin_trgm_ops);
+
+-- Who has legs. A search for an agent finds the ids here, and then each one's
+-- legs by time.
+CREATE TABLE agents (
+  catalog   integer NOT NULL REFERENCES catalogs,
+  user_id   text    NOT NULL,
+  user_name text    NOT NULL,
+  PRIMARY KEY (catalog, user_id, user_name)
+);
+CREATE INDEX agents_text ON agents USING gin ((user_id || E'\n' || user_name) gin_trgm_ops);
 
 CREATE TABLE segments (
   catalog       integer NOT NULL REFERENCES catalogs,
@@ -147,4 +157,4 @@ CREATE TABLE blind (
 );
 
 -- +goose Down
-DROP TABLE blind, gaps, segments, legs, calls, attachments, catalogs, identity;
+DROP TABLE blind, gaps, segments, agents, legs, calls, attachments, catalogs, identity;
