@@ -82,7 +82,7 @@ const missing = `coalesce((SELECT min(m.us) FROM (
 
 // Search returns the records that q selects, q.Limit at most.
 func (r *Reader) Search(ctx context.Context, q Query) (page Page, err error) {
-	var users []string
+	var users []user
 	if q.Agent != "" {
 		if users, err = r.users(ctx, q.Agent); err != nil || len(users) == 0 {
 			return Page{}, err
@@ -120,18 +120,24 @@ func (r *Reader) Search(ctx context.Context, q Query) (page Page, err error) {
 // are looked through.
 const someUsers = 50
 
-// users are the ids of those whose id or name has the text in it, or one more
-// than someUsers of them.
-func (r *Reader) users(ctx context.Context, agent string) ([]string, error) {
-	rows, err := r.pool.Query(ctx, `SELECT DISTINCT user_id FROM agents WHERE `+agentText+` ILIKE $1 LIMIT $2`, like(agent), someUsers+1)
+// user is somebody whose id or name has the text in it that is searched for.
+type user struct {
+	ID     string
+	Always bool // and never had another name: all their legs are found
+}
+
+// users are those whom the text is for, or one more than someUsers of them.
+func (r *Reader) users(ctx context.Context, agent string) ([]user, error) {
+	rows, err := r.pool.Query(ctx, `SELECT user_id, bool_and(`+agentText+` ILIKE $1) FROM agents
+ WHERE user_id IN (SELECT user_id FROM agents WHERE `+agentText+` ILIKE $1) GROUP BY user_id LIMIT $2`, like(agent), someUsers+1)
 	if err != nil {
 		return nil, fmt.Errorf("search agents of the shared catalog: %w", err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[user])
 	if err != nil {
 		return nil, fmt.Errorf("search agents of the shared catalog: %w", err)
 	}
-	return ids, nil
+	return found, nil
 }
 
 // agentText and partyText are what is searched for a text; indexes are on them.
@@ -154,13 +160,8 @@ func scanRecord(r pgx.Rows) (rec Record, at place, err error) {
 }
 
 // statement finds the legs of the page first; calls and gaps are looked up for
-// those alone. Without users, or with too many, it is for all of them.
-//
-// What overlaps a time is what began in it and what lasted when it began. For
-// the first there are indexes by start; the second is little, whatever the time,
-// and has an index of its own. Asked for in one, all that began before would be
-// looked at.
-func (q Query) statement(users []string) (string, []any, error) {
+// those alone.
+func (q Query) statement(users []user) (string, []any, error) {
 	var args []any
 	place := func(v any) string {
 		args = append(args, v)
@@ -175,32 +176,52 @@ func (q Query) statement(users []string) (string, []any, error) {
 		cut = fmt.Sprintf(" LIMIT %d", q.Limit+1)
 	}
 	var found []string
-	find := func(more ...string) {
-		found = append(found, `(SELECT * FROM legs WHERE `+strings.Join(append(more, terms...), " AND ")+` ORDER BY `+order+cut+`)`)
-	}
-	some := len(users) > 0 && len(users) <= someUsers
-	inTime := "true"
-	if !q.From.IsZero() {
-		from, theirs := place(q.From.UnixMicro()), "true"
-		if some {
-			theirs = "user_id = ANY(" + place(users) + ")"
-		}
-		inTime = "start_us >= " + from + " AND coalesce(end_us, interrupted_us, start_us + 1) > " + from
-		find(theirs, "start_us < "+from, "span @> "+from+"::bigint")
-	}
-	if !some {
-		find(inTime)
-	} else {
-		for _, id := range users {
-			find("user_id = "+place(id), inTime)
-		}
+	for _, way := range q.ways(users, place) {
+		found = append(found, `(SELECT * FROM legs WHERE `+strings.Join(append(way, terms...), " AND ")+` ORDER BY `+order+cut+`)`)
 	}
 	return `SELECT ` + columns + ` FROM (SELECT * FROM (` + strings.Join(found, " UNION ALL ") + `) AS f ORDER BY ` + order + cut + `) AS l
  JOIN catalogs k ON k.id = l.catalog LEFT JOIN calls c ON c.catalog = l.catalog AND c.id = l.call
  ORDER BY l.start_us DESC, l.id DESC, l.catalog DESC`, args, nil
 }
 
-// terms are the conditions but for the beginning of the time.
+// ways are conditions by which indexes find legs of the users and the time, each
+// leg in one of the ways.
+//
+// What overlaps a time is what began in it and what lasted when it began. For
+// the first there are indexes by start; the second is little, whatever the time,
+// and has an index of its own. Asked for in one, all that began before would be
+// looked at.
+//
+// Of a few users each one's legs are looked up by time. Their names are compared
+// only where they must be: PostgreSQL takes that for a condition which hardly any
+// leg meets, and looks at all of a user's legs before it sorts them.
+func (q Query) ways(users []user, place func(any) string) (ways [][]string) {
+	named := func() string {
+		if q.Agent == "" {
+			return "true"
+		}
+		return agentText + " ILIKE " + place(like(q.Agent))
+	}
+	began := "true"
+	if !q.From.IsZero() {
+		from := place(q.From.UnixMicro())
+		began = "start_us >= " + from + " AND coalesce(end_us, interrupted_us, start_us + 1) > " + from
+		ways = append(ways, []string{named(), "start_us < " + from, "span @> " + from + "::bigint"})
+	}
+	if len(users) == 0 || len(users) > someUsers {
+		return append(ways, []string{named(), began})
+	}
+	for _, u := range users {
+		way := []string{"user_id = " + place(u.ID), began}
+		if !u.Always {
+			way = append(way, named())
+		}
+		ways = append(ways, way)
+	}
+	return ways
+}
+
+// terms are the conditions but for the beginning of the time, and the agent.
 func (q Query) terms(place func(any) string) ([]string, error) {
 	var terms []string
 	add := func(format string, values ...any) {
@@ -220,9 +241,6 @@ func (q Query) terms(place func(any) string) ([]string, error) {
 	}
 	if !q.To.IsZero() {
 		add("start_us < %s", q.To.UnixMicro())
-	}
-	if q.Agent != "" {
-		add(agentText+` ILIKE %s`, like(q.Agent))
 	}
 	if q.Party != "" {
 		add(partyText+` ILIKE %s`, like(q.Party))

@@ -199,7 +199,7 @@ func fill(t *rapid.T, c *catalog.Catalog, round int) {
 	for n := range rapid.IntRange(1, 4).Draw(t, "legs") {
 		start := sec(rapid.IntRange(0, 60).Draw(t, "leg's start"))
 		id := fmt.Sprint("l", n, "-", rapid.IntRange(0, round).Draw(t, "round"))
-		l := catalog.Leg{ID: call.LegID(id), Call: call.CallID(fmt.Sprint("c", rapid.IntRange(0, 4).Draw(t, "call"))), Session: "s", User: user(t),
+		l := catalog.Leg{ID: call.LegID(id), Call: call.CallID(fmt.Sprint("c", rapid.IntRange(0, 4).Draw(t, "call"))), Session: "s", User: someone(t),
 			UserName: pick(names), Device: rapid.SampledFrom(devices).Draw(t, "device"), Source: "HS.L", Channels: []string{"a", "b"}[:rapid.IntRange(1, 2).Draw(t, "channels")],
 			Start: start, End: end(start), Accuracy: "exact", Group: "primary", Secondary: rapid.Bool().Draw(t, "secondary")}
 		legs = append(legs, l)
@@ -224,9 +224,9 @@ func fill(t *rapid.T, c *catalog.Catalog, round int) {
 	}
 }
 
-// user is one of a few or, so that a text can be in more of them than are looked
+// someone is one of a few or, so that a text can be in more of them than are looked
 // up one after another, of many.
-func user(t *rapid.T) call.UserID {
+func someone(t *rapid.T) call.UserID {
 	if rapid.Bool().Draw(t, "of many") {
 		return call.UserID(fmt.Sprint("x", rapid.IntRange(0, 2*someUsers).Draw(t, "user")))
 	}
