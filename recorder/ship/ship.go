@@ -45,13 +45,14 @@ type Shipper struct {
 	cfg     shared.Config
 	source  shared.Source
 	catalog *catalog.Catalog
+	look    time.Duration
 	state   atomic.Pointer[State] // replaced by Run alone
 	counted time.Time             // of Run
 }
 
 // New is a shipper of a catalog, for Run.
 func New(cfg shared.Config, source shared.Source, c *catalog.Catalog) *Shipper {
-	s := &Shipper{cfg: cfg, source: source, catalog: c}
+	s := &Shipper{cfg: cfg, source: source, catalog: c, look: look}
 	s.state.Store(&State{})
 	return s
 }
@@ -135,7 +136,7 @@ func (s *Shipper) session(ctx context.Context) error {
 			}
 			told = now
 		}
-		if now.Sub(s.counted) >= look {
+		if now.Sub(s.counted) >= s.look {
 			s.count(ctx)
 			if noted, err = s.note(ctx, noted); err != nil {
 				return err
@@ -144,7 +145,7 @@ func (s *Shipper) session(ctx context.Context) error {
 		if changes.Len() > 0 {
 			continue // there may be more
 		}
-		if pause(ctx, look); ctx.Err() != nil {
+		if pause(ctx, s.look); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}

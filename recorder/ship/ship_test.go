@@ -57,7 +57,9 @@ func shipForever(path, url string) error {
 
 func shipper(c *catalog.Catalog, path, url string) *Shipper {
 	name := strings.TrimSuffix(filepath.Base(path), ".db")
-	return New(shared.Config{URL: url, Name: "tandem-recorder " + name}, shared.Source{Catalog: c.ID(), Recorder: name, Group: "primary"}, c)
+	s := New(shared.Config{URL: url, Name: "tandem-recorder " + name}, shared.Source{Catalog: c.ID(), Recorder: name, Group: "primary"}, c)
+	s.look /= 20 // a test has no seconds to wait
+	return s
 }
 
 // few is so many legs that most of what is written was written before.
