@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -81,21 +82,43 @@ const missing = `coalesce((SELECT min(m.us) FROM (
    FROM unnest(l.channels) AS ch) m), 0)::bigint / 1000`
 
 // Search returns the records that q selects, q.Limit at most.
-func (r *Reader) Search(ctx context.Context, q Query) (page Page, err error) {
+func (r *Reader) Search(ctx context.Context, q Query) (Page, error) {
+	page, err := r.search(ctx, q)
+	if err != nil && !errors.Is(err, ErrPlace) {
+		err = fmt.Errorf("search the shared catalog: %w", err)
+	}
+	return page, err
+}
+
+func (r *Reader) search(ctx context.Context, q Query) (Page, error) {
 	var users []user
+	var err error
 	if q.Agent != "" {
 		if users, err = r.users(ctx, q.Agent); err != nil || len(users) == 0 {
 			return Page{}, err
 		}
 	}
-	query, args, err := q.statement(users)
+	rare := false
+	if q.Party != "" {
+		if rare, err = r.rare(ctx, q.Party, q.Limit); err != nil {
+			return Page{}, err
+		}
+	}
+	return r.page(ctx, q, users, rare)
+}
+
+// page is what is found of the users, or of all when there are none or too many,
+// by the party's text or by time.
+func (r *Reader) page(ctx context.Context, q Query, users []user, rare bool) (page Page, err error) {
+	query, args, err := q.statement(users, rare)
 	if err != nil {
 		return Page{}, err
 	}
 	result, err := r.pool.Query(ctx, query, args...)
 	if err != nil {
-		return Page{}, fmt.Errorf("search the shared catalog: %w", err)
+		return Page{}, err
 	}
+	defer result.Close()
 	var last place
 	for result.Next() {
 		if q.Limit > 0 && len(page.Records) == q.Limit {
@@ -104,15 +127,11 @@ func (r *Reader) Search(ctx context.Context, q Query) (page Page, err error) {
 		}
 		rec, at, err := scanRecord(result)
 		if err != nil {
-			result.Close()
-			return Page{}, fmt.Errorf("search the shared catalog: %w", err)
+			return Page{}, err
 		}
 		page.Records, last = append(page.Records, rec), at
 	}
-	if err := result.Err(); err != nil {
-		return Page{}, fmt.Errorf("search the shared catalog: %w", err)
-	}
-	return page, nil
+	return page, result.Err()
 }
 
 // someUsers is for how many users their legs are looked up one user after
@@ -131,13 +150,41 @@ func (r *Reader) users(ctx context.Context, agent string) ([]user, error) {
 	rows, err := r.pool.Query(ctx, `SELECT user_id, bool_and(`+agentText+` ILIKE $1) FROM agents
  WHERE user_id IN (SELECT user_id FROM agents WHERE `+agentText+` ILIKE $1) GROUP BY user_id LIMIT $2`, like(agent), someUsers+1)
 	if err != nil {
-		return nil, fmt.Errorf("search agents of the shared catalog: %w", err)
+		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[user])
-	if err != nil {
-		return nil, fmt.Errorf("search agents of the shared catalog: %w", err)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[user])
+}
+
+// sampled is of how many legs a sample is taken; a table of not many more is looked
+// through at once.
+const sampled = 5000
+
+// rare reports whether legs with the text in their party are better looked up by
+// that than by time.
+func (r *Reader) rare(ctx context.Context, party string, wanted int) (bool, error) {
+	var all float64 // when they were counted last; -1: never
+	if err := r.pool.QueryRow(ctx, `SELECT reltuples::float8 FROM pg_class WHERE oid = 'legs'::regclass`).Scan(&all); err != nil {
+		return false, err
 	}
-	return found, nil
+	if all < 10*sampled {
+		return false, nil
+	}
+	share, err := r.share(ctx, party, all)
+	return byText(all, share, wanted), err
+}
+
+// byText compares how many legs are looked at: by time, all others between so many
+// that are wanted; by the text, all that have it, whenever they were. PostgreSQL
+// guesses the share from the text's length, and where it is wrong looks through
+// every leg there is.
+func byText(all, share float64, wanted int) bool { return share*all*share < float64(wanted+1) }
+
+// share is how many in a sample of all legs have the text in their party.
+func (r *Reader) share(ctx context.Context, party string, all float64) (share float64, err error) {
+	var looked, have float64
+	err = r.pool.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE `+partyText+` ILIKE $1) FROM legs TABLESAMPLE SYSTEM ($2)`,
+		like(party), min(100, 100*sampled/all)).Scan(&looked, &have)
+	return have / max(1, looked), err
 }
 
 // agentText and partyText are what is searched for a text; indexes are on them.
@@ -161,7 +208,7 @@ func scanRecord(r pgx.Rows) (rec Record, at place, err error) {
 
 // statement finds the legs of the page first; calls and gaps are looked up for
 // those alone.
-func (q Query) statement(users []user) (string, []any, error) {
+func (q Query) statement(users []user, rare bool) (string, []any, error) {
 	var args []any
 	place := func(v any) string {
 		args = append(args, v)
@@ -176,16 +223,29 @@ func (q Query) statement(users []user) (string, []any, error) {
 		cut = fmt.Sprintf(" LIMIT %d", q.Limit+1)
 	}
 	var found []string
-	for _, way := range q.ways(users, place) {
-		found = append(found, `(SELECT * FROM legs WHERE `+strings.Join(append(way, terms...), " AND ")+` ORDER BY `+order+cut+`)`)
+	for _, w := range q.ways(users, rare, place) {
+		found = append(found, `(SELECT * FROM `+w.legs+` WHERE `+strings.Join(append(w.terms, terms...), " AND ")+` ORDER BY `+order+cut+`)`)
 	}
 	return `SELECT ` + columns + ` FROM (SELECT * FROM (` + strings.Join(found, " UNION ALL ") + `) AS f ORDER BY ` + order + cut + `) AS l
  JOIN catalogs k ON k.id = l.catalog LEFT JOIN calls c ON c.catalog = l.catalog AND c.id = l.call
  ORDER BY l.start_us DESC, l.id DESC, l.catalog DESC`, args, nil
 }
 
-// ways are conditions by which indexes find legs of the users and the time, each
-// leg in one of the ways.
+// way is some legs, and conditions of those.
+type way struct {
+	legs  string
+	terms []string
+}
+
+// first are the legs with a condition, looked up by that and by nothing else: the
+// OFFSET keeps PostgreSQL from taking them by time, in the order that is wanted,
+// until there are enough.
+func first(condition string) string {
+	return `(SELECT * FROM legs WHERE ` + condition + ` OFFSET 0) AS legs`
+}
+
+// ways are how indexes find the legs of the users, the party and the time; each
+// leg in one of them.
 //
 // What overlaps a time is what began in it and what lasted when it began. For
 // the first there are indexes by start; the second is little, whatever the time,
@@ -195,33 +255,45 @@ func (q Query) statement(users []user) (string, []any, error) {
 // Of a few users each one's legs are looked up by time. Their names are compared
 // only where they must be: PostgreSQL takes that for a condition which hardly any
 // leg meets, and looks at all of a user's legs before it sorts them.
-func (q Query) ways(users []user, place func(any) string) (ways [][]string) {
-	named := func() string {
-		if q.Agent == "" {
-			return "true"
-		}
-		return agentText + " ILIKE " + place(like(q.Agent))
+func (q Query) ways(users []user, rare bool, place func(any) string) (ways []way) {
+	named, with := "true", "true"
+	if q.Agent != "" && (rare || !q.From.IsZero() || !always(users)) {
+		named = agentText + " ILIKE " + place(like(q.Agent))
+	}
+	if q.Party != "" {
+		with = partyText + " ILIKE " + place(like(q.Party))
 	}
 	began := "true"
 	if !q.From.IsZero() {
 		from := place(q.From.UnixMicro())
 		began = "start_us >= " + from + " AND coalesce(end_us, interrupted_us, start_us + 1) > " + from
-		ways = append(ways, []string{named(), "start_us < " + from, "span @> " + from + "::bigint"})
+		ways = append(ways, way{first("span @> " + from + "::bigint"), []string{named, with, "start_us < " + from}})
 	}
-	if len(users) == 0 || len(users) > someUsers {
-		return append(ways, []string{named(), began})
+	switch {
+	case rare:
+		return append(ways, way{first(with), []string{named, began}})
+	case !few(users):
+		return append(ways, way{"legs", []string{named, with, began}})
 	}
 	for _, u := range users {
-		way := []string{"user_id = " + place(u.ID), began}
+		terms := []string{"user_id = " + place(u.ID), with, began}
 		if !u.Always {
-			way = append(way, named())
+			terms = append(terms, named)
 		}
-		ways = append(ways, way)
+		ways = append(ways, way{"legs", terms})
 	}
 	return ways
 }
 
-// terms are the conditions but for the beginning of the time, and the agent.
+// few reports whether the users' legs are to be looked up one user after another.
+func few(users []user) bool { return len(users) > 0 && len(users) <= someUsers }
+
+// always reports whether no leg of the users needs to be looked at for a name.
+func always(users []user) bool {
+	return few(users) && !slices.ContainsFunc(users, func(u user) bool { return !u.Always })
+}
+
+// terms are the conditions that ways leave to all of them.
 func (q Query) terms(place func(any) string) ([]string, error) {
 	var terms []string
 	add := func(format string, values ...any) {
@@ -241,9 +313,6 @@ func (q Query) terms(place func(any) string) ([]string, error) {
 	}
 	if !q.To.IsZero() {
 		add("start_us < %s", q.To.UnixMicro())
-	}
-	if q.Party != "" {
-		add(partyText+` ILIKE %s`, like(q.Party))
 	}
 	if q.Line != "" {
 		add("line = %s", text(q.Line))

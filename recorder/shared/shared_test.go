@@ -64,13 +64,18 @@ func reader(t testing.TB, cfg Config) *Reader {
 	return r
 }
 
-// all is every page of a search, each of the given length.
-func all(t fatal, r *Reader, q catalog.Query, length int) []Record {
+// all is every page of a search, each of the given length. A table as small as a
+// test's is searched by time; byText has it searched as a large one.
+func all(t fatal, r *Reader, q catalog.Query, length int, byText bool) []Record {
 	t.Helper()
 	q.Limit = length
 	var found []Record
+	search := r.Search
+	if byText {
+		search = func(ctx context.Context, q Query) (Page, error) { return r.page(ctx, q, nil, true) }
+	}
 	for after := ""; ; {
-		page, err := r.Search(t.Context(), Query{q, after})
+		page, err := search(t.Context(), Query{q, after})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +94,7 @@ func TestDatabase(t *testing.T) {
 	server := pgtest.Start(t)
 	for name, test := range map[string]func(*testing.T, Config){
 		"search":     searchFindsWhatCatalogsFind,
+		"share":      shareIsOfAllLegs,
 		"refused":    putLeavesOutWhatIsRefused,
 		"another":    putNoticesAnother,
 		"migrations": migrationsUpAndDown,
@@ -137,7 +143,7 @@ func searchFindsWhatCatalogsFind(t *testing.T, cfg Config) {
 				}
 				want[name], total = byStart(records), total+len(records)
 			}
-			found := all(t, r, q, rapid.IntRange(1, 7).Draw(t, "page"))
+			found := all(t, r, q, rapid.IntRange(1, 7).Draw(t, "page"), rapid.Bool().Draw(t, "by text"))
 			got := map[string][]catalog.Record{}
 			for _, rec := range found {
 				got[rec.Recorder] = append(got[rec.Recorder], rec.Record)
@@ -155,6 +161,35 @@ func searchFindsWhatCatalogsFind(t *testing.T, cfg Config) {
 			}
 		}
 	})
+}
+
+// A sample of everything is everything.
+func shareIsOfAllLegs(t *testing.T, cfg Config) {
+	w := dial(t, cfg, Source{"one", "rec-1", "primary"})
+	defer w.Close()
+	var changes catalog.Changes
+	for n := range 40 {
+		id := fmt.Sprint(n)
+		changes.Calls = append(changes.Calls, catalog.Call{ID: call.CallID("c" + id), PartyName: []string{"Ada", "Grace", "Edsger", "Ada L."}[n%4], Start: t0})
+		changes.Legs = append(changes.Legs, catalog.Leg{ID: call.LegID("l" + id), Call: call.CallID("c" + id), Start: t0})
+	}
+	put(t, w, changes)
+	for party, want := range map[string]float64{"ada": 0.5, "Grace": 0.25, "Alan": 0} {
+		if got, err := reader(t, cfg).share(t.Context(), party, 40); got != want || err != nil {
+			t.Errorf("%s: %v, %v, want %v", party, got, err, want)
+		}
+	}
+}
+
+func TestByText(t *testing.T) {
+	for _, c := range []struct {
+		share float64
+		want  bool
+	}{{0, true}, {0.0002, true}, {0.004, true}, {0.005, false}, {0.5, false}, {1, false}} {
+		if got := byText(5e6, c.share, 100); got != c.want {
+			t.Errorf("a share of %v: by text %v", c.share, got)
+		}
+	}
 }
 
 // byStart is the order of a search, where one catalog is asked.

@@ -198,6 +198,8 @@ func (all site) kinds(random *rand.Rand) []kind {
 		{name: "a party by number", question: ask(party)},
 		{name: "a party by number, in a week", question: ask(both(party, week))},
 		{name: "parties by four letters of a name", question: ask(func(q *catalog.Query) { q.Party = letters(4, fmt.Sprint(random.IntN(all.parties))) })},
+		{name: "parties by seven letters of a name", question: ask(func(q *catalog.Query) { q.Party = letters(6, fmt.Sprint(random.IntN(all.parties))) + " " })},
+		{name: "a party by number, with an agent", question: ask(both(agent, func(q *catalog.Query) { q.Party = fmt.Sprintf("2070%03d", random.IntN(500)) }))},
 		{name: "parties by two digits", question: ask(func(q *catalog.Query) { q.Party = fmt.Sprintf("%02d", random.IntN(100)) })},
 		{name: "a party nobody knows", question: ask(func(q *catalog.Query) { q.Party = "Nobody & Sons" }), empty: true},
 		{name: "every party's country code, in an hour", question: ask(both(func(q *catalog.Query) { q.Party = "+44" }, hour))},
