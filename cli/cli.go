@@ -117,6 +117,7 @@ func (i *invocation) app() *cli.App {
 			verifyCommand(i),
 			reconcileCommand(i),
 			configCommand(i),
+			pkiCommand(i),
 			demoCommand(i),
 			drillCommand(i),
 			labCommand(i),

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tandem/internal/config"
+	"tandem/internal/pki"
 )
 
 // Config is recctl.toml.
@@ -17,6 +18,7 @@ type Config struct {
 	Timeout   config.Duration `toml:"timeout"`
 	Switch    string          `toml:"switch"`
 	TruthLog  string          `toml:"truth_log"`
+	TLS       pki.Config      `toml:"tls"`
 }
 
 // DefaultConfig reaches the director of this host, and its watchdog if it has one.
@@ -38,9 +40,13 @@ func (c Config) Validate() []config.Fault {
 		err := checkAddress(c.Switch)
 		check.That(err == nil, "switch", "%v", err)
 	}
+	c.TLS.Check(&check)
 	check.Between("timeout", c.Timeout, config.Duration(100*time.Millisecond), config.Duration(time.Minute))
 	return check.Faults
 }
+
+// Inspect implements config.Inspector. Whoever the certificate names uses recctl.
+func (c Config) Inspect() []config.Fault { return c.TLS.Inspect(pki.Identity{}, time.Now()) }
 
 func checkAddresses(check *config.Check, key string, addresses []string) {
 	for n, a := range addresses {

@@ -37,7 +37,8 @@ func configCheckCommand(i *invocation) *cli.Command {
 		Usage:     "read any daemon's file and report every fault with its key",
 		ArgsUsage: "FILE",
 		Description: `Which daemon's file it is shows in its name, as in director.toml or
-director-a.toml; otherwise --kind says it. Exit status 2 when there are faults.
+director-a.toml; otherwise --kind says it. The files that [tls] names are looked into,
+too. Exit status 2 when there are faults.
 
 With --json one object: file, kind, faults[{key,text}].`,
 		Flags: []cli.Flag{&cli.StringFlag{Name: "kind", Usage: "`NAME` of the daemon: " + strings.Join(kindNames(), ", ")}},
@@ -66,8 +67,11 @@ var kinds = map[string]func(file string) error{
 
 func check[C config.Validator](defaults C) func(string) error {
 	return func(file string) error {
-		_, err := config.Load(file, defaults)
-		return err
+		c, err := config.Load(file, defaults)
+		if err != nil {
+			return err
+		}
+		return config.Inspect(file, c)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"tandem/cli/audit"
 	"tandem/cli/drill"
 	"tandem/cli/scenario"
+	"tandem/internal/rpc"
 )
 
 func drillCommand(i *invocation) *cli.Command {
@@ -89,7 +90,7 @@ func drilled(ctx context.Context, cfg Config, s *site) (*drill.Floor, error) {
 	return &drill.Floor{
 		Director: s.director(active[0].peer),
 		Media:    func(address string) audit.Media { return s.media(peer{address, address}) },
-		Switch:   scenario.Simulator{Client: s.http, URL: "http://" + cfg.Switch},
+		Switch:   scenario.Simulator{Client: rpc.NewClient(), URL: "http://" + cfg.Switch},
 		TruthLog: cfg.TruthLog,
 	}, nil
 }

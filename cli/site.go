@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/pki"
 	"tandem/internal/rpc"
 )
 
@@ -50,9 +52,15 @@ func (p peer) String() string {
 
 func newSite(cfg Config, warn func(string, ...any)) *site {
 	return &site{
-		http: rpc.NewClient(), directors: peersAt(cfg.Directors), recorders: peersAt(cfg.Recorders), watchdogs: peersAt(cfg.Watchdogs),
+		http: wireOf(cfg).NewClient(), directors: peersAt(cfg.Directors), recorders: peersAt(cfg.Recorders), watchdogs: peersAt(cfg.Watchdogs),
 		guessed: slices.Equal(cfg.Watchdogs, DefaultConfig().Watchdogs), timeout: cfg.Timeout.Std(), warn: warn,
 	}
+}
+
+// wireOf shows others the user's certificate, if there is one. What is wrong with
+// it the failing call says.
+func wireOf(cfg Config) rpc.Wire {
+	return rpc.Open(cfg.TLS, pki.Identity{}, slog.New(slog.DiscardHandler))
 }
 
 func peersAt(addresses []string) []peer {
@@ -130,13 +138,20 @@ func nobody[T any](kind string, bad []answer[T]) error {
 	status, texts := ExitUnreached, make([]string, 0, len(bad))
 	for _, a := range bad {
 		texts = append(texts, fmt.Sprintf("%s: %s", a.peer, plain(a.err)))
-		status = min(status, exitStatus(a.err))
+		if is := exitStatus(a.err); status == ExitUnreached || is < status {
+			status = is // an answer says more than silence
+		}
 	}
 	next := "is tandem-" + kind + " running there?"
 	if kind != "recorder" {
 		next += " --" + option(kind) + " ADDR names another"
 	}
-	if status != ExitUnreached {
+	switch {
+	case status == ExitUsage: // nobody was asked: it is the same with all of them
+		return exit(status, "%s", plain(bad[0].err))
+	case status == ExitRefused:
+		return exit(status, "%s", strings.Join(texts, "; ")) // whoever refuses says what to do
+	case status != ExitUnreached:
 		next = "see its log"
 	}
 	return exit(status, "no %s answered (%s); %s", kind, strings.Join(texts, "; "), next)
@@ -152,6 +167,10 @@ func option(kind string) string {
 
 // exitStatus tells a peer that was not reached from one that answered no.
 func exitStatus(err error) int {
+	var tls *pki.Trouble
+	if errors.As(err, &tls) {
+		return troubleStatus(tls.Reason)
+	}
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
 		return ExitUnreached
@@ -159,6 +178,18 @@ func exitStatus(err error) int {
 		return ExitRefused
 	}
 	return ExitFailed
+}
+
+// troubleStatus tells certificates that one of the two does not accept from a
+// configuration that has none to show.
+func troubleStatus(r pki.Reason) int {
+	switch r {
+	case pki.Files:
+		return ExitUsage
+	case pki.Unencrypted, pki.Handshake:
+		return ExitUnreached
+	}
+	return ExitRefused
 }
 
 func (s *site) reason(err error) string {
@@ -171,7 +202,10 @@ func (s *site) reason(err error) string {
 // plain says in a few words why a peer gave no answer.
 func plain(err error) string {
 	var wire *connect.Error
+	var tls *pki.Trouble
 	switch {
+	case errors.As(err, &tls):
+		return tls.Text
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
 	case errors.Is(err, context.Canceled):

@@ -205,7 +205,7 @@ func Again(c *x509.Certificate, life time.Duration) (Order, error) {
 	if err != nil {
 		return Order{}, err
 	}
-	return Order{i.Role, i.Name, hostsOf(c), life}, nil
+	return Order{i.Role, i.Name, HostsOf(c), life}, nil
 }
 
 // Save writes the two files, the key readable by its owner alone. The key comes

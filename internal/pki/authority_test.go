@@ -58,7 +58,7 @@ func TestIssue(t *testing.T) {
 		t.Errorf("a person's certificate is for %v", person.ExtKeyUsage)
 	}
 	o, err := Again(c, time.Hour)
-	if _, renewed := issue(t, a, o, now); err != nil || !slices.Equal(hostsOf(renewed), hostsOf(c)) || renewed.URIs[0].String() != c.URIs[0].String() {
+	if _, renewed := issue(t, a, o, now); err != nil || !slices.Equal(HostsOf(renewed), HostsOf(c)) || renewed.URIs[0].String() != c.URIs[0].String() {
 		t.Errorf("renewed as %v, %v", renewed.URIs, err)
 	}
 }

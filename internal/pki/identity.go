@@ -105,8 +105,8 @@ func titleOf(c *x509.Certificate) string {
 	return fmt.Sprintf("%q", c.Subject.String())
 }
 
-// hostsOf are the hosts that a certificate is for.
-func hostsOf(c *x509.Certificate) []string {
+// HostsOf are the hosts that a certificate is for.
+func HostsOf(c *x509.Certificate) []string {
 	hosts := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {
 		hosts = append(hosts, ip.String())

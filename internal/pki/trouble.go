@@ -88,7 +88,7 @@ func unfit(err error, leaf *x509.Certificate, where, authority string, now time.
 		return trouble(WrongRole, "certificate of %s %s is not for this use (%s): recctl pki issue makes those that daemons need", title, where, usages(leaf))
 	case errors.As(err, &host):
 		return trouble(WrongName, "certificate of %s %s is for %s, and it was called as %s: correct the address, or issue it with --host %s",
-			title, where, orNothing(hostsOf(leaf)), host.Host, host.Host)
+			title, where, orNothing(HostsOf(leaf)), host.Host, host.Host)
 	case errors.As(err, &unknown):
 		return trouble(WrongAuthority, "certificate of %s %s is signed by %q, whose certificate is not in %s: it is of another site, or %s is out of date",
 			title, where, leaf.Issuer, authority, authority)
