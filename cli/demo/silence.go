@@ -31,7 +31,7 @@ func (f *floor) fallSilent(ctx context.Context) error {
 	}
 	f.calls = state.CallsMade
 	if f.twin != nil {
-		f.twin.last, f.twin.quiet = f.statusOf(ctx, f.twin.director), time.Now()
+		f.twin.quiet = time.Now()
 	}
 	if f.options.Keep {
 		return nil

@@ -32,8 +32,8 @@ const (
 type twin struct {
 	director  *director
 	recorders []*recorder
-	before    *tandemv1.StatusResponse // how it was when both groups were whole
-	last      *tandemv1.StatusResponse // and before the switch stopped
+	before    *tandemv1.StatusResponse // how it was when the primary group was killed
+	after     *tandemv1.StatusResponse // and when that was back
 	whole     time.Time                // since when both were
 	live      []*tandemv1.LegRecord    // when the primary group was killed
 	quiet     time.Time                // when the last call was over
@@ -101,22 +101,13 @@ func (f *floor) openTwin(ctx context.Context, channels int) error {
 		return err
 	}
 	if err := f.wait(ctx, floorPatience, fmt.Sprintf("%d channels to be attached to the second group", channels), func() bool {
-		f.twin.before = f.statusOf(ctx, f.twin.director)
-		return int(itself(f.twin.before).GetAttached()) >= channels && reported(f.twin.before) == channels
+		return int(itself(f.statusOf(ctx, f.twin.director)).GetAttached()) >= channels
 	}); err != nil {
 		return err
 	}
 	f.twin.whole = time.Now()
 	f.say("secondary group up: dir-c and %d recorders have copy B of all %d channels", len(f.twin.recorders), channels)
 	return nil
-}
-
-// reported is how many channels recorders say that they have.
-func reported(s *tandemv1.StatusResponse) (channels int) {
-	for _, r := range s.GetRecorders() {
-		channels += int(r.GetLoad().GetChannels())
-	}
-	return channels
 }
 
 // killGroup kills every process of the primary group at once, starts them
@@ -134,6 +125,7 @@ func (f *floor) killGroup(ctx context.Context) (*GroupFault, error) {
 	}); err != nil {
 		return nil, err
 	}
+	f.twin.before = f.statusOf(ctx, f.twin.director)
 	fault := &GroupFault{When: time.Now(), LiveLegs: len(f.twin.live)}
 	fault.At = fault.When.Sub(f.began)
 	group := f.group()
@@ -154,7 +146,7 @@ func (f *floor) killGroup(ctx context.Context) (*GroupFault, error) {
 	if err := f.awaitGroup(ctx); err != nil {
 		return nil, err
 	}
-	fault.Back = time.Since(fault.When)
+	fault.Back, f.twin.after = time.Since(fault.When), f.statusOf(ctx, f.twin.director)
 	f.say("the primary group keeps all channels again after %d ms; what it missed the secondary has", fault.Back.Milliseconds())
 	return fault, nil
 }
@@ -208,7 +200,7 @@ func (f *floor) judgeTwin(ctx context.Context, account *truth.Account, fault *Gr
 	}
 	// Both are judged from when both had every channel to when calls ended.
 	around := scenario.Fault{At: f.twin.whole.Add(2 * time.Second), Ended: f.twin.quiet}
-	t := &scenario.Twin{Noticed: scenario.Noticed(f.twin.before, f.twin.last, true), Turns: account.Copy(call.CopyB).Turns()}
+	t := &scenario.Twin{Noticed: scenario.Noticed(f.twin.before, f.twin.after, true), Turns: account.Copy(call.CopyB).Turns(fault.When, fault.When.Add(fault.Back))}
 	var err error
 	t.Secondary, t.Merged, err = scenario.JudgeTwins(ctx, account, f.mediaOf(f.recorders), f.mediaOf(f.twin.recorders), around)
 	fault.Twin = t

@@ -121,7 +121,7 @@ func (f *floor) judge(ctx context.Context, account *truth.Account, r *scenario.R
 		return err
 	}
 	t := r.Fault.Twin
-	t.Turns = account.Copy(call.CopyB).Turns()
+	t.Turns = account.Copy(call.CopyB).Turns(r.Fault.At, r.Fault.Ended)
 	t.Secondary, t.Merged, err = scenario.JudgeTwins(ctx, account, recorders, mediaOf(f.twin.recorders), r.Fault)
 	return err
 }

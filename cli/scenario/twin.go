@@ -24,7 +24,7 @@ type TwinFloor interface {
 // Twin is what a scenario with two groups left in the other one, and in both together.
 type Twin struct {
 	Noticed   []string      // what the secondary noticed of it, and should not have
-	Turns     int           // times that the switch was asked to send one of its channels elsewhere, from beginning to end
+	Turns     int           // times that the switch was asked to send one of its channels elsewhere meanwhile
 	Secondary truth.Verdict // of what it has
 	Merged    truth.Verdict // of what both have, one's holes filled by the other
 }
@@ -106,7 +106,7 @@ func Noticed(before, after *tandemv1.StatusResponse, lost bool) (found []string)
 	if is.GetRole() != was.GetRole() || is.GetEpoch() != was.GetEpoch() {
 		say("%s was %s in epoch %d and is %s in epoch %d", is.GetName(), was.GetRole(), was.GetEpoch(), is.GetRole(), is.GetEpoch())
 	}
-	if !whole(after) {
+	if whole(before) && !whole(after) {
 		say("it is not whole: %s", summary(after))
 	}
 	for _, a := range after.GetAlarms() {

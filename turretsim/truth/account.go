@@ -38,7 +38,7 @@ type spoken struct {
 	ranges   []sent // by first sample
 	withheld []span // of them, what never reached the wire
 	path     path
-	turns    int // times that the path was another than before
+	turns    []time.Time // when the path was another than before
 }
 
 // path is how and where a channel is sent.
@@ -175,7 +175,7 @@ func (b *builder) packets(l Line) error {
 	if err != nil {
 		return err
 	}
-	c.follow(path{l.Dialog, l.To})
+	c.follow(path{l.Dialog, l.To}, l.At)
 	next := sent{from: l.Sample, to: l.Sample + int64(l.Packets)*PacketSamples, at: l.At, codec: codec}
 	if n := len(c.ranges); n > 0 {
 		if last := &c.ranges[n-1]; last.to == next.from && last.codec == codec && last.wall(last.to).Equal(next.at) {
@@ -187,10 +187,10 @@ func (b *builder) packets(l Line) error {
 	return nil
 }
 
-// follow notes how the channel is sent from now on.
-func (c *spoken) follow(p path) {
+// follow notes how the channel is sent from an instant on.
+func (c *spoken) follow(p path, at time.Time) {
 	if c.path != p && c.path != (path{}) {
-		c.turns++
+		c.turns = append(c.turns, at)
 	}
 	c.path = p
 }

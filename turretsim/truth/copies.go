@@ -2,6 +2,7 @@ package truth
 
 import (
 	"slices"
+	"time"
 
 	"tandem/internal/call"
 )
@@ -46,11 +47,15 @@ func (a *Account) Mixes() *Account {
 	return both
 }
 
-// Turns is how often, of all channels, one was sent elsewhere than before, or
-// by another dialog: every re-INVITE that moved one, and every new INVITE.
-func (a *Account) Turns() (n int) {
+// Turns is how often in [from, to), of all channels, one was sent elsewhere than
+// before, or by another dialog: every re-INVITE that moved one, and every new INVITE.
+func (a *Account) Turns(from, to time.Time) (n int) {
 	for _, c := range a.channels {
-		n += c.turns
+		for _, at := range c.turns {
+			if !at.Before(from) && at.Before(to) {
+				n++
+			}
+		}
 	}
 	return n
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -103,12 +104,16 @@ func TestCopiesOfALog(t *testing.T) {
 		if len(legs) != 1 || !slices.Equal(legs[0].Parts[0].Channels, []string{c.channel}) {
 			t.Errorf("%s: legs %+v", name, legs)
 		}
-		if got := c.account.Turns(); got != c.turns {
+		if got := c.account.Turns(origin, origin.Add(time.Minute)); got != c.turns {
 			t.Errorf("%s: sent elsewhere %d times, want %d", name, got, c.turns)
 		}
 		if v := c.account.NewJudge().Total(); v.WithheldMS != c.withheld {
 			t.Errorf("%s: %d ms withheld, want %d", name, v.WithheldMS, c.withheld)
 		}
+	}
+	b := account.Copy(call.CopyB)
+	if before, after := b.Turns(origin, wallOf(8080)), b.Turns(wallOf(8080), wallOf(16080)); before != 0 || after != 1 {
+		t.Errorf("sent elsewhere %d times before it was moved, %d when", before, after)
 	}
 	if l := account.Legs(); len(l[0].Parts[0].Channels) != 2 {
 		t.Errorf("the account itself was changed: %+v", l)
