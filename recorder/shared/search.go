@@ -224,24 +224,23 @@ func (q Query) statement(users []user, rare bool) (string, []any, error) {
 	}
 	var found []string
 	for _, w := range q.ways(users, rare, place) {
-		found = append(found, `(SELECT * FROM `+w.legs+` WHERE `+strings.Join(append(w.terms, terms...), " AND ")+` ORDER BY `+order+cut+`)`)
+		where := `legs WHERE ` + strings.Join(append(w.terms, terms...), " AND ")
+		if w.whole {
+			where = `(SELECT * FROM ` + where + ` OFFSET 0) AS legs`
+		}
+		found = append(found, `(SELECT * FROM `+where+` ORDER BY `+order+cut+`)`)
 	}
 	return `SELECT ` + columns + ` FROM (SELECT * FROM (` + strings.Join(found, " UNION ALL ") + `) AS f ORDER BY ` + order + cut + `) AS l
  JOIN catalogs k ON k.id = l.catalog LEFT JOIN calls c ON c.catalog = l.catalog AND c.id = l.call
  ORDER BY l.start_us DESC, l.id DESC, l.catalog DESC`, args, nil
 }
 
-// way is some legs, and conditions of those.
+// way is conditions for legs. There are few that meet those of a whole one: all of
+// them are looked up. Otherwise PostgreSQL may take legs by time, in the order that
+// is wanted, until enough have been found that meet them.
 type way struct {
-	legs  string
+	whole bool
 	terms []string
-}
-
-// first are the legs with a condition, looked up by that and by nothing else: the
-// OFFSET keeps PostgreSQL from taking them by time, in the order that is wanted,
-// until there are enough.
-func first(condition string) string {
-	return `(SELECT * FROM legs WHERE ` + condition + ` OFFSET 0) AS legs`
 }
 
 // ways are how indexes find the legs of the users, the party and the time; each
@@ -267,22 +266,34 @@ func (q Query) ways(users []user, rare bool, place func(any) string) (ways []way
 	if !q.From.IsZero() {
 		from := place(q.From.UnixMicro())
 		began = "start_us >= " + from + " AND coalesce(end_us, interrupted_us, start_us + 1) > " + from
-		ways = append(ways, way{first("span @> " + from + "::bigint"), []string{named, with, "start_us < " + from}})
+		ways = append(ways, way{true, []string{named, with, "start_us < " + from, "span @> " + from + "::bigint"}})
 	}
 	switch {
 	case rare:
-		return append(ways, way{first(with), []string{named, began}})
+		return append(ways, way{true, []string{named, with, began, among(users, place)}})
 	case !few(users):
-		return append(ways, way{"legs", []string{named, with, began}})
+		return append(ways, way{false, []string{named, with, began}})
 	}
 	for _, u := range users {
 		terms := []string{"user_id = " + place(u.ID), with, began}
 		if !u.Always {
 			terms = append(terms, named)
 		}
-		ways = append(ways, way{"legs", terms})
+		ways = append(ways, way{false, terms})
 	}
 	return ways
+}
+
+// among is that a leg is one of the users', if they are few.
+func among(users []user, place func(any) string) string {
+	if !few(users) {
+		return "true"
+	}
+	ids := make([]string, len(users))
+	for n, u := range users {
+		ids[n] = u.ID
+	}
+	return "user_id = ANY(" + place(ids) + ")"
 }
 
 // few reports whether the users' legs are to be looked up one user after another.

@@ -72,7 +72,13 @@ func all(t fatal, r *Reader, q catalog.Query, length int, byText bool) []Record 
 	var found []Record
 	search := r.Search
 	if byText {
-		search = func(ctx context.Context, q Query) (Page, error) { return r.page(ctx, q, nil, true) }
+		search = func(ctx context.Context, q Query) (Page, error) {
+			users, err := r.users(ctx, q.Agent)
+			if err != nil || len(users) == 0 {
+				return Page{}, err
+			}
+			return r.page(ctx, q, users, true)
+		}
 	}
 	for after := ""; ; {
 		page, err := search(t.Context(), Query{q, after})

@@ -22,6 +22,8 @@ import (
 const (
 	// look is how often new rows are looked for.
 	look = time.Second
+	// recount is how often the lag is counted while there is one.
+	recount = time.Second
 	// batch is how many rows go in one transaction.
 	batch = 500
 	// tell is how often a recorder without new rows says that it is alive.
@@ -136,7 +138,7 @@ func (s *Shipper) session(ctx context.Context) error {
 			}
 			told = now
 		}
-		if now.Sub(s.counted) >= s.look {
+		if done := changes.Len() == 0 && s.State().Lag > 0; done || now.Sub(s.counted) >= recount {
 			s.count(ctx)
 			if noted, err = s.note(ctx, noted); err != nil {
 				return err

@@ -191,14 +191,18 @@ func compare(t *testing.T, url string, c *catalog.Catalog) {
 	}
 }
 
+// patient is how long a test waits: as long as TANDEM_OUTAGE may take to make up
+// for.
+const patient = 5 * time.Minute
+
 // until waits for something that a shipper does.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !done(); <-tick.C {
+	for deadline := time.Now().Add(patient); !done(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within %v: %s", patient, what)
 		}
 	}
 }
