@@ -15,7 +15,8 @@ import (
 
 // The short form of the lab: real processes on hosts of their own, broken.
 // Whatever happens nothing is missing without a gap, nothing is there twice,
-// and a gap is a moment; make lab measures how long.
+// and a gap is a moment; make lab measures how long. Of two copies, each of which
+// loses a twentieth, exactly what both lost is missing.
 func TestLab(t *testing.T) {
 	bin := os.Getenv("TANDEM_BIN")
 	if bin == "" {
@@ -25,7 +26,7 @@ func TestLab(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	scenarios, err := scenario.Find("sigkill", "sigstop", "media_cut", "restart", "drain", "director_killed", "director_cut_from_all", "promote")
+	scenarios, err := scenario.Find("sigkill", "sigstop", "media_cut", "restart", "drain", "director_killed", "director_cut_from_all", "promote", "loss_both")
 	if err != nil {
 		t.Fatal(err)
 	}

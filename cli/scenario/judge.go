@@ -117,6 +117,9 @@ func liveLegs(account *truth.Account, fault Fault) map[string][]audit.Interval {
 			if part.To == 0 {
 				i.To = fault.Ended
 			}
+			if !fault.Until.IsZero() && i.To.After(fault.Until) {
+				i.To = fault.Until
+			}
 			if i.From.After(fault.At) || !i.To.After(fault.At) || len(part.Channels) == 0 {
 				continue
 			}

@@ -200,6 +200,10 @@ func TestJudge(t *testing.T) {
 	if j, err := judge(Everything); err != nil || !slices.Equal(j.LostMs, []int64{20, 920, 0}) {
 		t.Errorf("%v, %v", j.LostMs, err)
 	}
+	fault.Until = noon.Add(4900 * time.Millisecond) // before the hole at 5 s, which is another fault's
+	if j, err := judge(Everything); err != nil || !slices.Equal(j.GapMs, []int64{400, 400}) {
+		t.Errorf("%v, %v", j.GapMs, err)
+	}
 	held.broken = true
 	if _, err := judge(Everything); err == nil || !strings.Contains(err.Error(), "it is not whole") {
 		t.Error(err)
