@@ -135,9 +135,14 @@ func nobody[T any](kind string, bad []answer[T]) error {
 	if len(bad) == 0 {
 		return usage("no %ss are configured; name one in %s or with --%s ADDR", kind, DefaultFile, option(kind))
 	}
-	status, texts := ExitUnreached, make([]string, 0, len(bad))
+	status, texts, troubles := ExitUnreached, make([]string, 0, len(bad)), 0
 	for _, a := range bad {
-		texts = append(texts, fmt.Sprintf("%s: %s", a.peer, plain(a.err)))
+		text := fmt.Sprintf("%s: %s", a.peer, plain(a.err))
+		if tls := new(pki.Trouble); errors.As(a.err, &tls) { // says who, and what to do
+			text = tls.Text
+			troubles++
+		}
+		texts = append(texts, text)
 		if is := exitStatus(a.err); status == ExitUnreached || is < status {
 			status = is // an answer says more than silence
 		}
@@ -149,8 +154,8 @@ func nobody[T any](kind string, bad []answer[T]) error {
 	switch {
 	case status == ExitUsage: // nobody was asked: it is the same with all of them
 		return exit(status, "%s", plain(bad[0].err))
-	case status == ExitRefused:
-		return exit(status, "%s", strings.Join(texts, "; ")) // whoever refuses says what to do
+	case status == ExitRefused || troubles == len(bad):
+		return exit(status, "%s", strings.Join(texts, "; ")) // whoever refuses says what to do, too
 	case status != ExitUnreached:
 		next = "see its log"
 	}

@@ -8,7 +8,6 @@ import (
 
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/cli/audit"
-	"tandem/internal/rpc"
 	"tandem/turretsim/truth"
 )
 
@@ -36,7 +35,7 @@ func (f *floor) judge() truth.Verdict {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	recorders := []audit.Media{tandemv1connect.NewMediaServiceClient(rpc.NewClient(), "http://"+f.recorderAt)}
+	recorders := []audit.Media{tandemv1connect.NewMediaServiceClient(f.http, "http://"+f.recorderAt)}
 	channels, err := audit.Channels(f.t.Context(), recorders)
 	if err != nil {
 		f.t.Fatal(err)

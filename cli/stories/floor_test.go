@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"tandem/internal/media"
+	"tandem/internal/pki"
+	"tandem/internal/rpc"
 	"tandem/turretsim/truth"
 )
 
@@ -27,6 +29,7 @@ type floor struct {
 	control                 string // of the switch
 	recorderAt, metricsAt   string
 	sim, recorder, director *program
+	http                    *http.Client // of a user of recctl
 }
 
 // settings are the parts of the files that a story cares about.
@@ -36,12 +39,13 @@ type settings struct {
 	rtp            string // more of the switch's [rtp]
 	keep           string
 	recorder       string // more of the recorder's file
+	paper          *paper // nil: everybody speaks in the clear
 }
 
 func newFloor(t testing.TB, s settings) *floor {
 	t.Helper()
 	dir := t.TempDir()
-	f := &floor{t: t, dir: dir, truth: filepath.Join(dir, "truth.jsonl"), site: filepath.Join(dir, "recctl.toml"), control: address(t), recorderAt: address(t), metricsAt: address(t)}
+	f := &floor{t: t, http: rpc.NewClient(), dir: dir, truth: filepath.Join(dir, "truth.jsonl"), site: filepath.Join(dir, "recctl.toml"), control: address(t), recorderAt: address(t), metricsAt: address(t)}
 	ctiAt, sipAt, dialAt, directorAt := address(t), address(t), address(t), address(t)
 	f.sim = configure(t, dir, "turretsim", fmt.Sprintf(`
 control = %q
@@ -68,7 +72,8 @@ file_age = "1s"
 [limits]
 reserve = 0
 %s
-`, f.recorderAt, f.metricsAt, filepath.Join(dir, "rec"), s.keep, s.recorder))
+%s
+`, f.recorderAt, f.metricsAt, filepath.Join(dir, "rec"), s.keep, s.recorder, s.paper.section(pki.Recorder, "rec-1")))
 	f.director = configure(t, dir, "director", fmt.Sprintf(`
 control = %q
 metrics = ""
@@ -78,9 +83,13 @@ address = %q
 [provider.unigy]
 servers = [%q]
 sip_listen = %q
-`, directorAt, f.recorderAt, ctiAt, dialAt))
-	if err := os.WriteFile(f.site, fmt.Appendf(nil, "directors = [%q]\nrecorders = [%q]\n", directorAt, f.recorderAt), 0o644); err != nil {
+%s
+`, directorAt, f.recorderAt, ctiAt, dialAt, s.paper.section(pki.Director, "dir-a")))
+	if err := os.WriteFile(f.site, fmt.Appendf(nil, "directors = [%q]\nrecorders = [%q]\n%s", directorAt, f.recorderAt, s.paper.section(pki.Operator, "ann")), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if s.paper != nil {
+		f.http = s.paper.client("ann")
 	}
 	f.sim.start()
 	f.recorder.start()

@@ -7,12 +7,14 @@ package stories
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +52,7 @@ func TestStories(t *testing.T) {
 			"await":  await,
 			"pick":   pick,
 			"need":   need,
+			"status": status,
 		},
 		Condition: func(cond string) (bool, error) {
 			if name, ok := strings.CutPrefix(cond, "has:"); ok {
@@ -126,6 +129,23 @@ func pick(ts *testscript.TestScript, neg bool, args []string) {
 func need(ts *testscript.TestScript, neg bool, args []string) {
 	if _, err := exec.LookPath(args[0]); err != nil {
 		ts.Fatalf("%s is missing: tools/setup installs it", args[0])
+	}
+}
+
+// status NUMBER COMMAND...: runs the command, which must end with that status.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: status NUMBER COMMAND...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	switch {
+	case err == nil && args[0] != "0":
+		ts.Fatalf("%v ended with 0, want %s", args[1:], args[0])
+	case err != nil && !errors.As(err, &exit):
+		ts.Check(err)
+	case err != nil && strconv.Itoa(exit.ExitCode()) != args[0]:
+		ts.Fatalf("%v ended with %d, want %s", args[1:], exit.ExitCode(), args[0])
 	}
 }
 

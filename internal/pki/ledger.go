@@ -68,7 +68,7 @@ func (l *Ledger) Note(side Side, peer string, t *Trouble) {
 		host = h
 	}
 	if silent, speak := l.due(incident{side, host, t.Reason}, time.Now()); speak {
-		l.log.Warn("no TLS with peer", "peer", peer, "side", string(side), "reason", string(t.Reason), "not_logged", silent, "err", t.Text)
+		l.log.Warn("certificate trouble", "peer", peer, "side", string(side), "reason", string(t.Reason), "not_logged", silent, "err", t.Text)
 	}
 }
 
