@@ -53,7 +53,7 @@ type Fault struct {
 	Stranded  int              // channels that found no room
 	Alarmed   int              // of those with an alarm
 	HealedAt  time.Time
-	Until     time.Time // up to then the live legs are judged; zero: to their ends
+	Until     time.Time     // up to then the live legs are judged; zero: to their ends
 	Ended     time.Time     // the last look at the floor
 	Late      time.Duration // how late the switch's own sender has been, at worst
 	Recovered bool          // the floor was whole again in the end
