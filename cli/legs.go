@@ -44,7 +44,7 @@ func mergeLegs(details []*tandemv1.LegDetail) []legRow {
 			merged[k] = &legRow{call: r.Call, leg: r.Leg, group: r.Group, secondary: r.Secondary, recorders: []string{r.Recorder}, state: r.State, gapMs: r.GapMs, parts: d.Parts}
 			continue
 		}
-		row.call, row.leg = newerCall(row.call, r.Call), newerLeg(row.leg, r.Leg)
+		row.call, row.leg = newerCall(row.call, r.Call), newerLeg(row.leg, r.Leg, row.state, r.State)
 		row.state = mergeState(row.state, r.State)
 		row.gapMs += r.GapMs
 		row.parts = append(row.parts, d.Parts...)
@@ -52,8 +52,15 @@ func mergeLegs(details []*tandemv1.LegDetail) []legRow {
 			row.recorders = append(row.recorders, r.Recorder)
 		}
 	}
+	newest := map[string]*tandemv1.Call{} // whichever group heard most of it
+	for _, r := range merged {
+		if c := newest[r.call.Id]; c == nil || newerCall(c, r.call) == r.call {
+			newest[r.call.Id] = r.call
+		}
+	}
 	var rows []legRow
 	for _, r := range merged {
+		r.call = newest[r.call.Id]
 		slices.Sort(r.recorders)
 		slices.SortStableFunc(r.parts, func(a, b *tandemv1.Part) int { return at(a.From).Compare(at(b.From)) })
 		rows = append(rows, *r)
@@ -84,8 +91,11 @@ func newerCall(a, b *tandemv1.Call) *tandemv1.Call {
 	return a
 }
 
-func newerLeg(a, b *tandemv1.Leg) *tandemv1.Leg {
-	if a.End == nil && b.End != nil {
+// newerLeg is the same for a leg. One that its recorder calls interrupted ends
+// where that recorder stopped, and may have gone on elsewhere.
+func newerLeg(a, b *tandemv1.Leg, stateOfA, stateOfB string) *tandemv1.Leg {
+	const interrupted = string(call.StateInterrupted)
+	if a.End == nil && b.End != nil || b.End != nil && stateOfA == interrupted && stateOfB != interrupted {
 		return b
 	}
 	return a

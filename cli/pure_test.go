@@ -160,15 +160,27 @@ func TestMergeLegs(t *testing.T) {
 	if !rows[1].secondary || rows[1].gapMs != 0 {
 		t.Errorf("%+v", rows[1])
 	}
+	rows = mergeLegs([]*tandemv1.LegDetail{detail("l1", "rec-1", "primary", "interrupted", 0, true), cut(detail("l1", "rec-2", "primary", "complete", 0, true), 0, 2*time.Minute)})
+	if got := at(rows[0].leg.End).Sub(noon); got != 2*time.Minute {
+		t.Errorf("it ends after %v, where it was interrupted", got)
+	}
+	first, second := detail("l1", "rec-1", "primary", "complete", 0, true), detail("l1", "rec-9", "secondary", "complete", 0, true)
+	second.Record.Call.End = after(time.Minute)
+	for _, r := range mergeLegs([]*tandemv1.LegDetail{first, second}) {
+		if r.call.End == nil {
+			t.Errorf("%s: the call lasts, though the other group heard its end", r.group)
+		}
+	}
+}
+
+func cut(d *tandemv1.LegDetail, from, to time.Duration) *tandemv1.LegDetail {
+	d.Record.Leg.Start, d.Record.Leg.End = after(from), after(to)
+	return d
 }
 
 // A secondary record fills where the primary one is missing, has a gap that the
 // secondary does not have, too, or is shorter; whatever ids both have.
 func TestSelectCopies(t *testing.T) {
-	cut := func(d *tandemv1.LegDetail, from, to time.Duration) *tandemv1.LegDetail {
-		d.Record.Leg.Start, d.Record.Leg.End = after(from), after(to)
-		return d
-	}
 	rename := func(d *tandemv1.LegDetail, leg string) *tandemv1.LegDetail {
 		d.Record.Leg.Id = leg
 		return d

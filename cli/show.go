@@ -138,7 +138,11 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 	case len(gaps.rows) == 0:
 		fmt.Fprintln(i.out, "\nnothing is missing")
 	}
-	fmt.Fprintf(i.out, "\nhear it: recctl play %s   keep it: recctl export %s\n", clean(c.Id), clean(c.Id))
+	merge := ""
+	if len(gaps.rows) > 0 && slices.ContainsFunc(pairCopies(rows), func(p pair) bool { return p.primary != nil && p.secondary != nil }) {
+		merge = " --merge" // one copy may have what the other misses
+	}
+	fmt.Fprintf(i.out, "\nhear it: recctl play %s%s   keep it: recctl export %s%s\n", clean(c.Id), merge, clean(c.Id), merge)
 }
 
 // legNames is how legs are called: where two groups have them, with the group.

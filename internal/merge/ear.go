@@ -18,10 +18,10 @@ type ear struct {
 	from  int64     // in b, where what it is compared with begins
 	reach int64     // lags up to twice this are compared
 	known []float64 // likeness at each lag, once asked for
-	fft   map[int]*fourier.FFT
+	sizes map[int]*transform
 }
 
-func newEar(a, b Copy) *ear { return &ear{a: a, b: b, fft: map[int]*fourier.FFT{}} }
+func newEar(a, b Copy) *ear { return &ear{a: a, b: b, sizes: map[int]*transform{}} }
 
 // sound is samples to compare, and a 1 for each that is known. Those that are
 // not are zero, and so add nothing to any sum.
@@ -163,21 +163,10 @@ func (e *ear) peaks() []int64 {
 	for size < len(e.y.level) {
 		size *= 2
 	}
-	fft := e.fft[size]
-	if fft == nil {
-		fft = fourier.NewFFT(size)
-		e.fft[size] = fft
+	if e.sizes[size] == nil {
+		e.sizes[size] = newTransform(size)
 	}
-	padded := make([]float64, size)
-	copy(padded, e.x.level)
-	x := fft.Coefficients(nil, padded)
-	clear(padded)
-	copy(padded, e.y.level)
-	y := fft.Coefficients(nil, padded)
-	for n := range y {
-		y[n] *= cmplx.Conj(x[n])
-	}
-	product := fft.Sequence(padded, y)[:2*e.reach+1]
+	product := e.sizes[size].correlate(e.x.level, e.y.level)[:2*e.reach+1]
 	e.level(product)
 	var tops []int64
 	for k := 1; k+1 < len(product); k++ {
@@ -191,6 +180,33 @@ func (e *ear) peaks() []int64 {
 		tops[n] -= e.reach
 	}
 	return tops
+}
+
+// transform correlates sequences up to its size.
+type transform struct {
+	fft    *fourier.FFT
+	padded []float64
+	x, y   []complex128
+}
+
+func newTransform(size int) *transform {
+	return &transform{fourier.NewFFT(size), make([]float64, size), make([]complex128, size/2+1), make([]complex128, size/2+1)}
+}
+
+// correlate is the products' sums of x and y, which is later by the index. It
+// holds until the next call.
+func (t *transform) correlate(x, y []float64) []float64 {
+	for _, s := range []struct {
+		level []float64
+		into  []complex128
+	}{{x, t.x}, {y, t.y}} {
+		clear(t.padded[copy(t.padded, s.level):])
+		t.fft.Coefficients(s.into, t.padded)
+	}
+	for n, v := range t.x {
+		t.y[n] *= cmplx.Conj(v)
+	}
+	return t.fft.Sequence(t.padded, t.y)
 }
 
 // level makes products comparable: each over the strength of what it was made of.

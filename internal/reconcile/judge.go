@@ -160,16 +160,25 @@ func (s *Survey) heardAny(records []Record) bool {
 
 // covered is what the other copy has of a record: where it has records of it
 // and audio. Ends that differ by no more than the tolerance are the same: the
-// two groups may have been told of different instants.
+// two groups may have been told of different instants. An end that was not told
+// but is where the recorder stopped, or the call events, is no such end.
 func (s *Survey) covered(r Record, peers []Record) spans {
 	var all []Span
+	var last Record
 	for _, p := range peers {
 		all = append(all, p.Span)
+		if last.To.Before(p.To) {
+			last = p
+		}
 	}
 	told := union(all...)
 	covered := s.heard(other(r.Copy), r).and(told)
 	ends := told.hull()
-	for _, end := range []Span{{r.From, ends.From}, {ends.To, r.To}} {
+	excused := []Span{{r.From, ends.From}}
+	if last.State != call.StateInterrupted && last.State != call.StateCTIOutage {
+		excused = append(excused, Span{ends.To, r.To})
+	}
+	for _, end := range excused {
 		if end.Length() <= s.opts.Tolerance {
 			covered = union(append(covered, end)...)
 		}

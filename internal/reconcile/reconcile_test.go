@@ -61,6 +61,8 @@ func TestJudge(t *testing.T) {
 		{name: "a lost packet", records: []Record{leg(a, "x", one), leg(b, "x", one)}, media: []Media{audio(a, one, between(10, 10.02)), audio(b, one)}},
 		{name: "clocks differ", records: []Record{leg(a, "x", one), leg(b, "x", between(1.5, 61.5))}, media: []Media{audio(a, between(-2, 62)), audio(b, between(-2, 62))}},
 		{name: "ends early", records: []Record{leg(a, "x", between(0, 20)), leg(b, "x", one)}, media: []Media{audio(a, one), audio(b, one)}, want: "shorter x primary 40s"},
+		{name: "stopped a second before the end", records: []Record{cut(leg(a, "x", between(0, 59)), call.StateInterrupted), leg(b, "x", one)}, media: []Media{audio(a, between(0, 59)), audio(b, one)}, want: "shorter x primary 1s"},
+		{name: "call events stopped a second before the end", records: []Record{leg(a, "x", one), cut(leg(b, "x", between(0, 59)), call.StateCTIOutage)}, media: []Media{audio(a, one), audio(b, one)}, want: "shorter x secondary 1s"},
 		{name: "known as two", records: []Record{leg(a, "x", one), leg(b, "x", between(0, 30)), leg(b, "x+2", between(31, 60))}, media: []Media{audio(a, one), audio(b, one)}, want: "shorter x secondary 1s"},
 		{name: "goes on on another recorder", records: []Record{leg(a, "x", one), leg(b, "x", one)}, media: []Media{audio(a, between(0, 30)), audio(a, between(30.5, 60)), audio(b, one)}},
 		{name: "gap filled within the group", records: []Record{leg(a, "x", one), leg(b, "x", one)}, media: []Media{audio(a, one, between(10, 20)), audio(a, between(8, 22)), audio(b, one)}},

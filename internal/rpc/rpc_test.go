@@ -89,13 +89,20 @@ func (voter) Query(ctx context.Context, _ *connect.Request[tandemv1.QueryRequest
 	return connect.NewResponse(&tandemv1.QueryResponse{Ballot: &tandemv1.Ballot{Voter: caller.String()}}), nil
 }
 
-// recorder answers a watch once.
+// stay is the group whose watches last.
+const stay = "stay"
+
+// recorder answers a watch once, and may then stay.
 type recorder struct {
 	tandemv1connect.UnimplementedRecorderServiceHandler
 }
 
-func (recorder) Watch(_ context.Context, _ *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
-	return stream.Send(&tandemv1.WatchResponse{Sequence: 1})
+func (recorder) Watch(ctx context.Context, r *connect.Request[tandemv1.WatchRequest], stream *connect.ServerStream[tandemv1.WatchResponse]) error {
+	err := stream.Send(&tandemv1.WatchResponse{Sequence: 1})
+	if err == nil && r.Msg.GetGroup() == stay {
+		<-ctx.Done()
+	}
+	return err
 }
 
 // serving serves both until the test ends, and returns the port.
