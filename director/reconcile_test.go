@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,10 +28,19 @@ import (
 type shelf struct {
 	tandemv1connect.UnimplementedMediaServiceHandler
 	secondary bool
-	legs      []*tandemv1.LegRecord
-	asked     []*tandemv1.SearchCallsRequest
-	broken    error
-	stuck     bool
+
+	mu     sync.Mutex
+	legs   []*tandemv1.LegRecord
+	asked  atomic.Int64
+	broken error
+	stuck  bool
+}
+
+// fare changes what becomes of questions.
+func (s *shelf) fare(stuck bool, broken error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck, s.broken = stuck, broken
 }
 
 func (s *shelf) hold(id string, from time.Time, length time.Duration) {
@@ -37,6 +48,8 @@ func (s *shelf) hold(id string, from time.Time, length time.Duration) {
 	if s.secondary {
 		channel, group = "s1.m1.B", "secondary"
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.legs = append(s.legs, &tandemv1.LegRecord{
 		Call:  &tandemv1.Call{Id: id, Start: timestamppb.New(from), End: timestamppb.New(from.Add(length))},
 		Leg:   &tandemv1.Leg{Id: id, Call: id, Session: "s1", Source: "HS.L", Channels: []string{channel}, Start: timestamppb.New(from), End: timestamppb.New(from.Add(length))},
@@ -55,15 +68,20 @@ func (s *shelf) within(from, to *timestamppb.Timestamp) []*tandemv1.LegRecord {
 }
 
 func (s *shelf) SearchCalls(ctx context.Context, r *connect.Request[tandemv1.SearchCallsRequest]) (*connect.Response[tandemv1.SearchCallsResponse], error) {
-	s.asked = append(s.asked, r.Msg)
-	if s.stuck {
+	s.mu.Lock()
+	s.asked.Add(1)
+	stuck, broken, legs := s.stuck, s.broken, s.within(r.Msg.GetFrom(), r.Msg.GetTo())
+	s.mu.Unlock()
+	if stuck {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return connect.NewResponse(&tandemv1.SearchCallsResponse{Legs: s.within(r.Msg.GetFrom(), r.Msg.GetTo())}), s.broken
+	return connect.NewResponse(&tandemv1.SearchCallsResponse{Legs: legs}), broken
 }
 
 func (s *shelf) GetCall(_ context.Context, r *connect.Request[tandemv1.GetCallRequest]) (*connect.Response[tandemv1.GetCallResponse], error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, l := range s.legs {
 		if l.GetCall().GetId() == r.Msg.GetCall() {
 			part := &tandemv1.Part{Channel: l.GetLeg().GetChannels()[0], From: l.GetLeg().GetStart(), To: l.GetLeg().GetEnd()}
@@ -113,11 +131,13 @@ func wantMetrics(t *testing.T, r *prometheus.Registry, name string, want float64
 func TestComparer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		own, twin, leads := &shelf{}, &shelf{secondary: true}, true
+		own, twin := &shelf{}, &shelf{secondary: true}
+		var leads atomic.Bool
+		leads.Store(true)
 		registry := prometheus.NewRegistry()
 		cfg := defaultReconcile()
 		c := &comparer{
-			cfg: cfg, leads: func() bool { return leads }, metrics: newComparerMetrics(registry), log: slog.New(slog.DiscardHandler),
+			cfg: cfg, leads: leads.Load, metrics: newComparerMetrics(registry), log: slog.New(slog.DiscardHandler),
 			sources: func() []reconcile.Source { return []reconcile.Source{own.source("rec-1"), twin.source("rec-9")} },
 		}
 		done := make(chan error, 1)
@@ -148,9 +168,9 @@ func TestComparer(t *testing.T) {
 		both("d", 6*time.Minute)
 		pass("copies_differ warning: 4 records, 1 in both groups, 1 of these whole: 2 missing; recctl reconcile --from 2000-01-01T00:02:00Z --to 2000-01-01T00:07:00Z lists them")
 		since := c.last.Load().since
-		own.broken = connect.NewError(connect.CodeUnavailable, errors.New("gone"))
+		own.fare(false, connect.NewError(connect.CodeUnavailable, errors.New("gone")))
 		pass("reconcile_failed warning: the two groups could not be compared: ask rec-1: unavailable: gone")
-		own.broken = nil
+		own.fare(false, nil)
 		twin.hold("e", began.Add(8*time.Minute), time.Minute)
 		pass("1 missing; recctl reconcile --from 2000-01-01T00:07:00Z --to 2000-01-01T00:17:00Z") // the window that failed is made up for
 		pass("")
@@ -160,22 +180,22 @@ func TestComparer(t *testing.T) {
 		if c.last.Load().since == since {
 			t.Error("what is well again is as old as what was not")
 		}
-		twin.stuck = true
+		twin.fare(true, nil)
 		for range 20 {
 			pass("reconcile_failed")
 		}
-		twin.stuck = false
+		twin.fare(false, nil)
 		pass("")
 		if o := c.last.Load(); o.during.Length() != arrears {
 			t.Errorf("made up for %v, want %v", o.during.Length(), arrears)
 		}
 		twin.hold("f", time.Now(), time.Minute)
-		leads = false
-		asked := len(own.asked)
+		leads.Store(false)
+		asked := own.asked.Load()
 		for range 3 {
 			pass("")
 		}
-		if leads = true; len(own.asked) != asked {
+		if leads.Store(true); own.asked.Load() != asked {
 			t.Error("asked while another director is in charge")
 		}
 		pass("")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,30 @@ import (
 
 	"tandem/internal/config"
 )
+
+// paper is what a log is written on, and read while others write.
+type paper struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (p *paper) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *paper) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+func (p *paper) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text.Reset()
+}
 
 // desk is a site whose recorder rec-1 has files.
 type desk struct {
@@ -57,7 +82,7 @@ func (d *desk) write(file string, text []byte) {
 	}
 }
 
-// run keeps credentials until the bubble's test ends.
+// run keeps credentials until the bubble's test ends; they have begun.
 func (d *desk) run(log io.Writer) *Credentials {
 	l := slog.New(slog.NewTextHandler(log, nil))
 	c := Open(d.files, owner, NewLedger(l), l)
@@ -70,7 +95,14 @@ func (d *desk) run(log io.Writer) *Credentials {
 			d.t.Error(err)
 		}
 	})
+	synctest.Wait()
 	return c
+}
+
+// pass lets time go by in a bubble, and whoever it wakes come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func serial(c *Credentials) string {
@@ -90,16 +122,16 @@ func worry(c *Credentials) string {
 // off in the middle, or not valid, is not, and that is said once.
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, log := newDesk(t), new(bytes.Buffer)
+		d, log := newDesk(t), new(paper)
 		c := d.run(log)
 		first := serial(c)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if n := strings.Count(log.String(), "\n"); n != 1 || worry(c) != "" {
 			t.Errorf("%d lines: %s%s", n, log, worry(c))
 		}
 
 		d.issue(d.order(), time.Now())
-		time.Sleep(3 * look)
+		pass(3 * look)
 		second := serial(c)
 		if second == first || strings.Count(log.String(), "msg=certificate ") != 2 {
 			t.Fatalf("not taken up: %s", log)
@@ -109,7 +141,7 @@ func TestReload(t *testing.T) {
 		for name, text := range map[string][]byte{"empty": nil, "cut": good[:len(good)/2], "rubbish": []byte("hello")} {
 			log.Reset()
 			d.write(d.files.Cert, text)
-			time.Sleep(10 * look)
+			pass(10 * look)
 			if serial(c) != second || strings.Count(log.String(), "level=ERROR") != 1 || !strings.Contains(log.String(), "kept=true") {
 				t.Errorf("%s: %s", name, log)
 			}
@@ -118,7 +150,7 @@ func TestReload(t *testing.T) {
 			}
 		}
 		d.write(d.files.Cert, good)
-		time.Sleep(3 * look)
+		pass(3 * look)
 		if worry(c) != "" || serial(c) != second {
 			t.Error(worry(c))
 		}
@@ -131,7 +163,7 @@ func TestReload(t *testing.T) {
 				o.Name = "rec-2"
 			}
 			d.issue(o, at)
-			time.Sleep(3 * look)
+			pass(3 * look)
 			if serial(c) != second || worry(c) == "" {
 				t.Errorf("%s: %s, %q", name, log, worry(c))
 			}
@@ -140,11 +172,11 @@ func TestReload(t *testing.T) {
 		// One of the future is taken up when its time has come.
 		future := time.Now().Add(3 * time.Hour)
 		d.issue(d.order(), future)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if serial(c) != second {
 			t.Error("a certificate of the future is in use")
 		}
-		time.Sleep(time.Until(future.Add(-early)) + 2*again)
+		pass(time.Until(future.Add(-early)) + 2*again)
 		if serial(c) == second || worry(c) != "" {
 			t.Errorf("not taken up in its time: %s", worry(c))
 		}
@@ -154,16 +186,16 @@ func TestReload(t *testing.T) {
 // A certificate and its key are replaced one after the other.
 func TestReloadBetweenTwoFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, log := newDesk(t), new(bytes.Buffer)
+		d, log := newDesk(t), new(paper)
 		c := d.run(log)
-		time.Sleep(look / 2) // between two looks
+		pass(look / 2) // between two looks
 		for range 20 {
 			before := serial(c)
 			pair, _ := issue(t, d.authority, d.order(), time.Now())
 			d.write(d.files.Key, pair.Key)
-			time.Sleep(look * 9 / 10)
+			pass(look * 9 / 10)
 			d.write(d.files.Cert, pair.Certificate)
-			time.Sleep(3*look + look/10)
+			pass(3*look + look/10)
 			if serial(c) == before {
 				t.Fatal("not taken up")
 			}
@@ -178,7 +210,7 @@ func TestReloadBetweenTwoFiles(t *testing.T) {
 // taken up once they are mended.
 func TestStartWithoutFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, log := newDesk(t), new(bytes.Buffer)
+		d, log := newDesk(t), new(paper)
 		key, _ := os.ReadFile(d.files.Key)
 		os.Remove(d.files.Key)
 		c := d.run(log)
@@ -189,7 +221,7 @@ func TestStartWithoutFiles(t *testing.T) {
 			t.Errorf("%s %s", w, log)
 		}
 		d.write(d.files.Key, key)
-		time.Sleep(3 * look)
+		pass(3 * look)
 		if worry(c) != "" || c.Identity() != (Identity{"ldn", Recorder, "rec-1"}) {
 			t.Error(worry(c), c.Identity())
 		}
@@ -199,7 +231,7 @@ func TestStartWithoutFiles(t *testing.T) {
 // The end of a certificate is said two weeks ahead, once a day, and when it has come.
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, log := newDesk(t), new(bytes.Buffer)
+		d, log := newDesk(t), new(paper)
 		o := d.order()
 		o.Life = Warning + 2*time.Hour
 		d.issue(o, time.Now())
@@ -222,15 +254,15 @@ func TestExpiry(t *testing.T) {
 			}
 			return math.NaN()
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if left := gauge(); worry(c) != "" || math.Abs(left-Warning.Seconds()-3600) > 60 {
 			t.Errorf("%s, %v s left", worry(c), left)
 		}
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		if !strings.Contains(worry(c), "recctl pki issue rec-1 --renew") || strings.Count(log.String(), "level=WARN") != 1 {
 			t.Errorf("%s, %s", worry(c), log)
 		}
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if n := strings.Count(log.String(), "level=WARN"); n != 2 {
 			t.Errorf("warned %d times in a day", n)
 		}
@@ -316,11 +348,11 @@ func TestCheck(t *testing.T) {
 // strangers fill no memory.
 func TestLedger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := new(bytes.Buffer)
+		log := new(paper)
 		l := NewLedger(slog.New(slog.NewTextHandler(log, nil)))
 		for n := range 100 {
 			l.Note(AsServer, "10.0.0.1:"+string(rune('1'+n%9))+"000", CalledInClear("10.0.0.1"))
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		if strings.Count(log.String(), "\n") != 2 || !strings.Contains(log.String(), "not_logged=59") {
 			t.Errorf("%s", log)
