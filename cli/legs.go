@@ -33,29 +33,25 @@ type legRow struct {
 func mergeLegs(details []*tandemv1.LegDetail) []legRow {
 	type key struct{ group, leg string }
 	merged := map[key]*legRow{}
+	newest := map[string]*tandemv1.Call{} // of what any group heard
 	for _, d := range details {
 		r := d.Record
 		if r.GetCall() == nil || r.GetLeg() == nil {
 			continue
 		}
+		newest[r.Call.Id] = newerCall(newest[r.Call.Id], r.Call)
 		k := key{r.Group, r.Leg.Id}
 		row := merged[k]
 		if row == nil {
 			merged[k] = &legRow{call: r.Call, leg: r.Leg, group: r.Group, secondary: r.Secondary, recorders: []string{r.Recorder}, state: r.State, gapMs: r.GapMs, parts: d.Parts}
 			continue
 		}
-		row.call, row.leg = newerCall(row.call, r.Call), newerLeg(row.leg, r.Leg, row.state, r.State)
+		row.leg = newerLeg(row.leg, r.Leg, row.state, r.State)
 		row.state = mergeState(row.state, r.State)
 		row.gapMs += r.GapMs
 		row.parts = append(row.parts, d.Parts...)
 		if !slices.Contains(row.recorders, r.Recorder) {
 			row.recorders = append(row.recorders, r.Recorder)
-		}
-	}
-	newest := map[string]*tandemv1.Call{} // whichever group heard most of it
-	for _, r := range merged {
-		if c := newest[r.call.Id]; c == nil || newerCall(c, r.call) == r.call {
-			newest[r.call.Id] = r.call
 		}
 	}
 	var rows []legRow
@@ -83,9 +79,19 @@ func sortLegs(rows []legRow) {
 }
 
 // newerCall prefers a call known to have ended: a recorder that was away when
-// it ended still believes it lasts.
+// it ended still believes it lasts. One that was cut where its director went
+// deaf ended as anybody else heard it. The first may be nil.
 func newerCall(a, b *tandemv1.Call) *tandemv1.Call {
-	if a.End == nil && b.End != nil {
+	knows := func(c *tandemv1.Call) int {
+		switch {
+		case c.GetEnd() == nil:
+			return 0
+		case c.EndCause == string(call.StateCTIOutage):
+			return 1
+		}
+		return 2
+	}
+	if a == nil || knows(b) > knows(a) {
 		return b
 	}
 	return a

@@ -171,6 +171,14 @@ func TestMergeLegs(t *testing.T) {
 			t.Errorf("%s: the call lasts, though the other group heard its end", r.group)
 		}
 	}
+	first.Record.Call.End, first.Record.Call.EndCause = after(2*time.Minute), "cti_outage"
+	for _, both := range [][]*tandemv1.LegDetail{{first, second}, {second, first}} {
+		for _, r := range mergeLegs(both) {
+			if got := at(r.call.End).Sub(noon); got != time.Minute {
+				t.Errorf("%s: the call lasts %v, which is where a director went deaf", r.group, got)
+			}
+		}
+	}
 }
 
 func cut(d *tandemv1.LegDetail, from, to time.Duration) *tandemv1.LegDetail {

@@ -132,15 +132,17 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 			i.print(&t)
 		}
 	}
+	merge := ""
+	if slices.Contains(filling(rows), true) {
+		merge = " --merge"
+	}
 	switch {
 	case len(away) > 0:
 		fmt.Fprintf(i.out, "\nthis is not all, perhaps: %s cannot be reached\n", clean(strings.Join(away, ", ")))
+	case merge != "":
+		fmt.Fprintln(i.out, "\nthe secondary copy has what the primary one lacks, or some of it; --merge takes it from there")
 	case len(gaps.rows) == 0:
 		fmt.Fprintln(i.out, "\nnothing is missing")
-	}
-	merge := ""
-	if len(gaps.rows) > 0 && slices.ContainsFunc(pairCopies(rows), func(p pair) bool { return p.primary != nil && p.secondary != nil }) {
-		merge = " --merge" // one copy may have what the other misses
 	}
 	fmt.Fprintf(i.out, "\nhear it: recctl play %s%s   keep it: recctl export %s%s\n", clean(c.Id), merge, clean(c.Id), merge)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/call"
 	"tandem/internal/media"
 )
 
@@ -52,10 +53,14 @@ func (s *twins) hold(group int, id, turret string, from, to time.Duration, state
 	for _, g := range gaps {
 		missing += at(g.To).Sub(at(g.From)).Milliseconds()
 	}
+	cause := "normal"
+	if state == string(call.StateCTIOutage) {
+		cause = state
+	}
 	recorder := []string{"rec-1", "rec-9"}[group]
 	s.recorders[group].legs = append(s.recorders[group].legs, &tandemv1.LegDetail{
 		Record: &tandemv1.LegRecord{
-			Call:  &tandemv1.Call{Id: id, Line: "L1", Direction: "in", Kind: "dial", Party: "100", Start: after(from), End: after(to), EndCause: "normal"},
+			Call:  &tandemv1.Call{Id: id, Line: "L1", Direction: "in", Kind: "dial", Party: "100", Start: after(from), End: after(to), EndCause: cause},
 			Leg:   &tandemv1.Leg{Id: id + ".1", Call: id, Session: "s-" + turret, User: "u-" + turret, Device: turret, Source: "HS.L", Channels: []string{channel}, Start: after(from), End: after(to), Accuracy: "exact"},
 			Group: groupNames[group], Secondary: group == 1, Recorder: recorder, State: state, GapMs: missing,
 		},
@@ -100,6 +105,8 @@ func TestTwinsGolden(t *testing.T) {
 		{"twins_calls_show", "calls --secondary show", ExitDone},
 		{"twins_calls_limit", "calls --secondary fill --limit 3", ExitDone},
 		{"twins_show", "show over", ExitDone},
+		{"twins_show_shorter", "show into", ExitDone},
+		{"twins_show_alike", "show holed", ExitDone},
 		{"twins_reconcile", "reconcile", ExitFound},
 		{"twins_reconcile_json", "reconcile --json", ExitFound},
 		{"twins_reconcile_clean", "reconcile --from -15m", ExitDone},
