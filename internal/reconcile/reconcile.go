@@ -204,16 +204,31 @@ type Verdict struct {
 // Pair is a leg as both groups have it.
 type Pair struct{ A, B Record }
 
-// Doubts are the records that Settle would find fault with: more may be known
-// of their media.
+// Doubts are the records of whose media more may be known: those that Settle
+// would find fault with, and those that are not written to their end.
 func (s *Survey) Doubts(until time.Time) []Record {
 	var doubts []Record
 	for _, c := range s.over(until) {
-		if len(s.judge(c).findings) > 0 {
+		if len(s.judge(c).findings) > 0 || slices.ContainsFunc(c, s.unwritten) {
 			doubts = append(doubts, c...)
 		}
 	}
 	return doubts
+}
+
+// young is what ended so shortly before the end of all that is compared: it may
+// be in no media file yet.
+const young = 3 * time.Minute
+
+// unwritten reports whether a young record's media is known less far than the
+// record: a copy of which half is written must not pass for one that is as short
+// as its twin.
+func (s *Survey) unwritten(r Record) bool {
+	reaches := func(o Span) bool { return !o.To.Before(r.To) }
+	return r.To.After(s.during.To.Add(-young)) && !slices.ContainsFunc(r.Channels, func(channel string) bool {
+		h := s.tracks[track{channel, r.Copy}]
+		return h != nil && (slices.ContainsFunc(h.stretches, reaches) || slices.ContainsFunc(h.gaps, reaches))
+	})
 }
 
 // Settle judges, and forgets, all that is over before an instant. Records that

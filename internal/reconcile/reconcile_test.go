@@ -121,6 +121,33 @@ func TestEdges(t *testing.T) {
 	}
 }
 
+// A copy of which media files hold no more yet than its twin had is looked at
+// again, and found to have more. What ended long ago is known as it is.
+func TestHalfWritten(t *testing.T) {
+	const a, b = call.CopyA, call.CopyB
+	short := leg(a, "x", between(0, 20))
+	short.State = call.StateInterrupted
+	for _, c := range []struct {
+		name    string
+		during  Span
+		written float64 // of the second copy
+		doubts  int
+	}{
+		{"half of it is written", between(-60, 65), 20, 2},
+		{"all of it is written", between(-60, 65), 60, 2}, // there is a fault
+		{"it was silent in the end", between(-60, 600), 20, 0},
+	} {
+		s := NewSurvey(c.during, usual)
+		s.Add(short)
+		s.Add(leg(b, "x", between(0, 60)))
+		s.AddMedia(audio(a, between(-2, 20)))
+		s.AddMedia(audio(b, between(-2, c.written)))
+		if got := s.Doubts(sec(600)); len(got) != c.doubts {
+			t.Errorf("%s: %d records in doubt, want %d", c.name, len(got), c.doubts)
+		}
+	}
+}
+
 // Of random records, some of which one group never had, exactly these are
 // missing, however the ids differ and in however many steps all is told.
 func TestExactlyTheRemoved(t *testing.T) {
