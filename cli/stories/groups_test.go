@@ -168,8 +168,8 @@ func TestWholeGroupKilled(t *testing.T) {
 	if len(within) < 3 || len(outside) < 3 {
 		t.Fatalf("%d legs while the group was away and %d at other times: this proves little", len(within), len(outside))
 	}
-	filled := f.filled()
 	listed := f.reconciled()
+	filled := f.filled()
 	for _, leg := range within {
 		if !filled[leg] || !listed[leg] {
 			t.Errorf("%s: shown by fill: %v, listed by reconcile: %v", leg, filled[leg], listed[leg])
@@ -226,14 +226,19 @@ func (f *floor) filled() map[string]bool {
 }
 
 // reconciled are the legs that the primary group lacks, or lacks some of. That
-// is the only kind of thing that may be found.
+// is the only kind of thing that may be found, once all is in media files.
 func (f *floor) reconciled() map[string]bool {
 	f.t.Helper()
-	out, err := exec.Command(filepath.Join(programs(f.t), "recctl"), "--config", f.site, "--json", "reconcile", "--to", "now").Output()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 5 {
-		f.t.Fatalf("reconcile: %v, want exit status 5\n%s", err, out)
-	}
+	var out []byte
+	eventually(f.t, 30*time.Second, "reconcile has everything in media files", func() bool {
+		var err error
+		out, err = exec.Command(filepath.Join(programs(f.t), "recctl"), "--config", f.site, "--json", "reconcile", "--to", "now").Output()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 5 {
+			f.t.Fatalf("reconcile: %v, want exit status 5\n%s", err, out)
+		}
+		return bytes.Contains(out, []byte(`"unwritten":0`))
+	})
 	legs := map[string]bool{}
 	kinds := map[string]int{}
 	for line := range bytes.Lines(out) {

@@ -84,6 +84,9 @@ func (r *Reader) Read(ctx context.Context) (Count, error) {
 func (r *Reader) settle(ctx context.Context, s *Survey, part Span, until time.Time) error {
 	var calls []string
 	for _, d := range s.Doubts(until) {
+		if s.unwritten(d) {
+			s.count.Unwritten++
+		}
 		if !slices.Contains(calls, d.Call) && len(calls) < maxDoubts {
 			calls = append(calls, d.Call)
 		}

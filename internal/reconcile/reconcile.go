@@ -91,14 +91,16 @@ type Options struct {
 	Least     time.Duration // less than this missing is not told
 	Both      bool          // there are two groups; otherwise nothing is missing in the other one
 	Against   *Ledger       // what the platform says there was; nil: nothing
+	Fresh     time.Time     // what ended later may be in no media file yet; zero: all is
 }
 
 // Count is how much was compared.
 type Count struct {
-	Records  int // of both groups
-	Pairs    int // calls' legs that both groups have
-	Whole    int // of these, how many agree
-	Findings map[Kind]int
+	Records   int // of both groups
+	Pairs     int // calls' legs that both groups have
+	Whole     int // of these, how many agree
+	Unwritten int // records of which not all is in media files yet: gaps in the rest are not known
+	Findings  map[Kind]int
 }
 
 // roll is how much audio is kept around a call, at most: it is the call's.
@@ -216,16 +218,12 @@ func (s *Survey) Doubts(until time.Time) []Record {
 	return doubts
 }
 
-// young is what ended so shortly before the end of all that is compared: it may
-// be in no media file yet.
-const young = 3 * time.Minute
-
-// unwritten reports whether a young record's media is known less far than the
-// record: a copy of which half is written must not pass for one that is as short
-// as its twin.
+// unwritten reports whether the media files of a fresh record do not reach its
+// end: a copy of which half is written must not pass for one that is as short as
+// its twin.
 func (s *Survey) unwritten(r Record) bool {
-	reaches := func(o Span) bool { return !o.To.Before(r.To) }
-	return r.To.After(s.during.To.Add(-young)) && !slices.ContainsFunc(r.Channels, func(channel string) bool {
+	reaches := func(o Span) bool { return !o.To.Add(s.opts.Least).Before(r.To) }
+	return !s.opts.Fresh.IsZero() && r.To.After(s.opts.Fresh) && !slices.ContainsFunc(r.Channels, func(channel string) bool {
 		h := s.tracks[track{channel, r.Copy}]
 		return h != nil && (slices.ContainsFunc(h.stretches, reaches) || slices.ContainsFunc(h.gaps, reaches))
 	})

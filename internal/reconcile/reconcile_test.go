@@ -129,15 +129,18 @@ func TestHalfWritten(t *testing.T) {
 	short.State = call.StateInterrupted
 	for _, c := range []struct {
 		name    string
-		during  Span
+		fresh   time.Time
 		written float64 // of the second copy
 		doubts  int
 	}{
-		{"half of it is written", between(-60, 65), 20, 2},
-		{"all of it is written", between(-60, 65), 60, 2}, // there is a fault
-		{"it was silent in the end", between(-60, 600), 20, 0},
+		{"half of it is written", sec(30), 20, 2},
+		{"all of it is written", sec(30), 60, 2}, // there is a fault
+		{"it was silent in the end", sec(90), 20, 0},
+		{"everything is written", time.Time{}, 20, 0},
 	} {
-		s := NewSurvey(c.during, usual)
+		opts := usual
+		opts.Fresh = c.fresh
+		s := NewSurvey(day, opts)
 		s.Add(short)
 		s.Add(leg(b, "x", between(0, 60)))
 		s.AddMedia(audio(a, between(-2, 20)))
