@@ -69,7 +69,7 @@ func newHost(t *testing.T, name string) *host {
 	t.Helper()
 	h := &host{t: t, name: name, disk: newDisk(t, name), log: filepath.Join(os.Getenv(inside), name+".console")}
 	write(t, filepath.Join(h.disk, "etc/hostname"), 0o644, name+"\n")
-	write(t, filepath.Join(h.disk, "etc/systemd/network/host0.network"), 0o644,
+	write(t, filepath.Join(h.disk, "etc/systemd/network/10-host0.network"), 0o644,
 		fmt.Sprintf("[Match]\nName=host0\n[Network]\nAddress=%s/16\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n", addresses[name]))
 	command(t, "systemctl", "--quiet", "--root="+h.disk, "enable", "systemd-networkd.service", "systemd-networkd-wait-online.service")
 	t.Cleanup(func() {
@@ -153,15 +153,35 @@ func (h *host) pullPlug() {
 	h.power, h.leader = nil, 0
 }
 
-// try runs a script on the host, as root in its home.
+// try runs a script on the host, as root in its home. It returns all that the
+// script says.
 func (h *host) try(script string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.t.Context()), 2*time.Minute) // after the test, too: why it failed
+	ctx, cancel := h.patience()
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(h.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/root",
+	out, err := h.shell(ctx, script).CombinedOutput()
+	return string(out), err
+}
+
+// ask is try for what programs read: what the script writes on its standard
+// output, whatever it says beside that.
+func (h *host) ask(script string) ([]byte, error) {
+	ctx, cancel := h.patience()
+	defer cancel()
+	return h.shell(ctx, script).Output()
+}
+
+// patience bounds a script's time. It reaches beyond the test, whose failure
+// scripts explain.
+func (h *host) patience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(h.t.Context()), 2*time.Minute)
+}
+
+func (h *host) shell(ctx context.Context, script string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(h.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd",
 		"env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		"bash", "-euo", "pipefail", "-c", "cd; "+script)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	cmd.WaitDelay = time.Second // whatever of it goes on may hold its output open
+	return cmd
 }
 
 // run is try for what must succeed.

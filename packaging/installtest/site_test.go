@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -177,12 +178,11 @@ type status struct {
 
 // status asks as an operator on a host does.
 func (s *site) status(on string) (st status, err error) {
-	out, err := s.hosts[on].try("recctl --json status")
-	if err != nil {
-		return st, fmt.Errorf("%w: %s", err, out)
+	out, failed := s.hosts[on].ask("recctl --json status")
+	if err := json.Unmarshal(out, &st); err != nil {
+		return st, errors.Join(failed, err)
 	}
-	err = json.Unmarshal([]byte(out), &st)
-	return st, err
+	return st, nil // recctl fails as well when it shows a host that is gone
 }
 
 // recorded is nil when a director is in charge with the basis wanted, so many
