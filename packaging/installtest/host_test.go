@@ -75,6 +75,8 @@ func newHost(t *testing.T, name string) *host {
 	t.Cleanup(func() {
 		h.t = t
 		if t.Failed() && h.power != nil {
+			console, _ := os.ReadFile(h.log)
+			t.Logf("%s shows: %s", h.name, console[max(0, len(console)-2000):])
 			out, _ := h.try("journalctl -b -p 6 -n 60 --no-pager -o short-precise -u 'tandem-*'; systemctl --no-pager --failed")
 			t.Logf("%s:\n%s", h.name, out)
 		}
@@ -91,29 +93,18 @@ func (h *host) turnOn() {
 		h.t.Fatal(err)
 	}
 	defer console.Close()
-	args := []string{"--quiet", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
-		"--machine=" + h.name, "--directory=" + h.disk, "--network-bridge=site", "--console=pipe", "--boot"}
+	args := []string{"--machine=" + h.name, "--directory=" + h.disk, "--boot"}
 	for name, address := range addresses {
 		if name != h.name {
 			args = append(args, "--bind="+filepath.Join(os.Getenv(inside), name, "root")+":/wire/"+address)
 		}
 	}
-	own, err := os.MkdirTemp(cgroup, h.name+"-")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	fd, err := os.Open(own)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer fd.Close()
-	h.power = exec.Command("systemd-nspawn", args...)
+	h.power = nspawn(context.Background(), h.t, args...)
 	h.power.Stdout, h.power.Stderr = console, console
-	h.power.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(fd.Fd()), Pdeathsig: syscall.SIGKILL}
 	if err := h.power.Start(); err != nil {
 		h.t.Fatalf("boot %s: %v", h.name, err)
 	}
-	h.await(time.Minute, "to boot", func() error {
+	h.await(2*time.Minute, "to boot", func() error {
 		if err := h.findLeader(); err != nil {
 			return err
 		}
@@ -123,6 +114,36 @@ func (h *host) turnOn() {
 		}
 		return fmt.Errorf("%w: %s", err, out)
 	})
+}
+
+// nspawn is systemd-nspawn on the site's network, in a cgroup of its own.
+func nspawn(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	own, err := os.MkdirTemp(filepath.Join("/sys/fs/cgroup", os.Getenv(group)), "host-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := os.Open(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fd.Close() })
+	cmd := exec.CommandContext(ctx, "systemd-nspawn", append([]string{"--quiet", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no",
+		"--resolv-conf=off", "--timezone=off", "--console=pipe", "--network-bridge=site"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(fd.Fd()), Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// needsHosts skips the test where systemd-nspawn may not do what a host takes.
+func needsHosts(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	try := nspawn(ctx, t, "--machine=try", "--directory="+filepath.Join(os.Getenv(inside), "debian"), "--volatile=overlay", "true")
+	try.WaitDelay = time.Second
+	if out, err := try.CombinedOutput(); err != nil {
+		cannot(t, fmt.Sprintf("systemd-nspawn: %v: %s", err, out))
+	}
 }
 
 // findLeader finds the host's first process: the child of nspawn.
@@ -173,7 +194,7 @@ func (h *host) ask(script string) ([]byte, error) {
 // patience bounds a script's time. It reaches beyond the test, whose failure
 // scripts explain.
 func (h *host) patience() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(h.t.Context()), 2*time.Minute)
+	return context.WithTimeout(context.WithoutCancel(h.t.Context()), 3*time.Minute)
 }
 
 func (h *host) shell(ctx context.Context, script string) *exec.Cmd {

@@ -16,9 +16,13 @@ import (
 
 // The whole site lives in namespaces of its own: when the process that they
 // were made for ends, however it ends, the kernel ends every process of every
-// host, every mount, the bridge and the cables. Nothing has a name outside.
+// host, every mount, the bridge and the cables. Nothing has a name outside but
+// a cgroup, which the process outside removes; its next run removes what a
+// killed one has left.
 const (
 	inside   = "TANDEM_INSTALL_INSIDE" // set in that process: the directory for the hosts' disks
+	group    = "TANDEM_INSTALL_CGROUP" // the same: the name of the hosts' cgroup
+	wants    = "TANDEM_INSTALL_WANTS"  // the same: a file for the sentence that says why this machine cannot
 	packages = "TANDEM_PACKAGES"       // set by make test-install: where the built packages are
 	debian   = "TANDEM_DEBIAN"         // the same: the tarball that tools/debian-root makes
 )
@@ -26,15 +30,11 @@ const (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(inside); dir != "" {
 		if err := enter(dir); err != nil {
-			fmt.Fprintln(os.Stderr, "install test:", err)
-			os.Exit(1)
+			os.WriteFile(os.Getenv(wants), []byte(err.Error()), 0o600)
+			return
 		}
 	}
-	status := m.Run()
-	if os.Getenv(inside) != "" {
-		leaveCgroup()
-	}
-	os.Exit(status)
+	os.Exit(m.Run())
 }
 
 // needs skips a test that somebody's machine cannot run, and says why.
@@ -54,23 +54,47 @@ func needs(t *testing.T, programs ...string) {
 }
 
 // own reports whether this is the process with the namespaces; if not, it runs
-// the same test there.
+// the same test there. Where the machine does not let it, as in a container
+// without privileges, the test is skipped with what was refused.
 func own(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(inside) != "" {
 		return true
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
-	cmd.Env = append(os.Environ(), inside+"="+t.TempDir())
+	if _, err := os.Stat(os.Getenv(debian)); err != nil {
+		t.Skipf("wants the Debian that tools/debian-root makes: %v", err)
+	}
+	dir := t.TempDir()
+	why, disks := filepath.Join(dir, "wants"), filepath.Join(dir, "disks")
+	if err := os.Mkdir(disks, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=9m")
+	cmd.Env = append(os.Environ(), inside+"="+disks, wants+"="+why, group+"="+makeCgroup(t))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Start(); err != nil {
+		t.Skipf("wants namespaces of its own: %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
 		t.Fatalf("in its namespaces: %v", err)
 	}
+	if sentence, err := os.ReadFile(why); err == nil {
+		t.Skipf("wants a machine on which hosts can boot: %s", sentence)
+	}
 	return false
+}
+
+// cannot skips a test inside, and the one that runs it.
+func cannot(t *testing.T, sentence string) {
+	t.Helper()
+	if err := os.WriteFile(os.Getenv(wants), []byte(sentence), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Skip(sentence)
 }
 
 // enter makes the namespaces ready: a disk in memory, /proc, one hierarchy of
@@ -81,7 +105,7 @@ func enter(dir string) error {
 	}
 	for _, m := range []struct{ kind, at string }{{"proc", "/proc"}, {"tmpfs", dir}, {"sysfs", "/sys"}, {"cgroup2", "/sys/fs/cgroup"}} {
 		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", m.at, err)
+			return fmt.Errorf("mount %s at %s: %w", m.kind, m.at, err)
 		}
 	}
 	for _, line := range []string{
@@ -94,32 +118,5 @@ func enter(dir string) error {
 			return fmt.Errorf("ip %s: %w: %s", line, err, out)
 		}
 	}
-	return enterCgroup()
-}
-
-// cgroup is where the hosts' processes are: nspawn makes its own below. The
-// name is by the process's number outside, which /proc/self of the old /proc
-// had; a random one does as well.
-var cgroup string
-
-func enterCgroup() error {
-	var err error
-	if cgroup, err = os.MkdirTemp("/sys/fs/cgroup", "tandem-install-"); err != nil {
-		return fmt.Errorf("make cgroup: %w", err)
-	}
 	return nil
-}
-
-// leaveCgroup removes what nothing is in any more. The hosts are gone by then.
-func leaveCgroup() {
-	var below []string
-	filepath.WalkDir(cgroup, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			below = append(below, path)
-		}
-		return nil
-	})
-	for n := len(below) - 1; n >= 0; n-- {
-		os.Remove(below[n])
-	}
 }

@@ -79,7 +79,7 @@ func (s *site) polkit() {
 
 // A newer package on one host after the other, while people talk.
 func (s *site) upgraded() {
-	newer := build(s.t, "../..", s.t.TempDir(), "9.9.9")
+	newer := build(s.t, "../..", s.t.TempDir(), "9.9.9", "FORMATS=deb")
 	for name := range s.hosts {
 		s.deliver(name, filepath.Join(newer, "tandem_9.9.9_amd64.deb"))
 	}

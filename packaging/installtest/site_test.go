@@ -44,6 +44,7 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	unpack(t)
+	needsHosts(t)
 	s := &site{t: t, hosts: map[string]*host{}, steps: readSteps(t), truth: filepath.Join(os.Getenv(inside), "truth.jsonl")}
 	for _, name := range slices.Sorted(maps.Keys(addresses)) {
 		s.hosts[name] = newHost(t, name)
