@@ -17,6 +17,29 @@ const (
 	warning  = "warning"
 )
 
+// severities are all alarms there are.
+var severities = map[string]string{
+	"authority_assumed":  critical,
+	"authority_forced":   critical,
+	"certificate":        warning,
+	"channel_down":       critical,
+	"copies_differ":      warning,
+	"cti_down":           warning,
+	"no_authority":       critical,
+	"no_headroom":        warning,
+	"no_recorder":        critical,
+	"peer_link_down":     warning,
+	"peer_lost":          warning,
+	"quorum_lost":        warning,
+	"reconcile_failed":   warning,
+	"recorder_lost":      critical,
+	"recorder_not_ready": warning,
+	"refused":            critical,
+	"standby_not_ready":  warning,
+	"voter_lost":         warning,
+	"wrong_group":        critical,
+}
+
 // channelGrace is how long a channel may be without a dialog before that is
 // an alarm: a re-dial takes a moment.
 const channelGrace = 2 * time.Second
@@ -30,9 +53,8 @@ var errNoLink = errors.New("not connected yet")
 type alarmKey struct{ what, object string }
 
 type alarm struct {
-	severity string
-	since    time.Time
-	text     string
+	since time.Time
+	text  string
 }
 
 // raise compares what is wrong now with what was, and logs the difference.
@@ -60,15 +82,15 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 	if all == nil {
 		all = make(map[alarmKey]*alarm)
 	}
-	add := func(what, object, severity string, since time.Time, format string, args ...any) {
-		all[alarmKey{what, object}] = &alarm{severity, since, fmt.Sprintf(format, args...)}
+	add := func(what, object string, since time.Time, format string, args ...any) {
+		all[alarmKey{what, object}] = &alarm{since, fmt.Sprintf(format, args...)}
 	}
 	if l := f.link; !l.up && (f.epoch != 0 || f.pair != nil) && now.Sub(l.since) >= linkGrace {
-		add("cti_down", "switch", warning, l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
+		add("cti_down", "switch", l.since, "no call and agent events from %s: %v; attached channels go on", l.peer, cmp.Or(l.err, errNoLink))
 	}
 	for _, r := range f.recorders {
 		if r.state == recorderRefused && r.foreign {
-			add("wrong_group", r.Name, critical, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
+			add("wrong_group", r.Name, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
 		}
 	}
 	if f.stance == listening && f.pair != nil {
@@ -78,31 +100,31 @@ func (f *floor) wrong(now time.Time) map[alarmKey]*alarm {
 		switch r.state {
 		case recorderDown:
 			if f.epoch != 0 && !r.reachable {
-				add("recorder_lost", r.Name, critical, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
+				add("recorder_lost", r.Name, r.since, "recorder %s at %s: %s", r.Name, r.Address, r.text)
 			}
 		case recorderUp:
 			if why := r.reason(); r.load != nil && why != "" && why != reasonDraining && now.Sub(r.since) >= placeGrace {
-				add("recorder_not_ready", r.Name, warning, r.unready, "recorder %s at %s: %s; %d channels are on it", r.Name, r.Address, why, f.channelsOn(r.name))
+				add("recorder_not_ready", r.Name, r.unready, "recorder %s at %s: %s; %d channels are on it", r.Name, r.Address, why, f.channelsOn(r.name))
 			}
 		case recorderRefused:
 			if !r.foreign {
-				add("refused", r.Name, critical, r.since, "recorder %s at %s does not obey: %s", r.Name, r.Address, r.text)
+				add("refused", r.Name, r.since, "recorder %s at %s does not obey: %s", r.Name, r.Address, r.text)
 			}
 		}
 	}
 	for _, s := range f.sessions {
 		if s.refused != "" && now.Sub(s.refusedAt) >= placeGrace {
 			lost, live := f.unhoused(s)
-			add("no_recorder", string(s.ID), critical, s.refusedAt, "%s at %s: %d of %d channels are not recorded, %d with a live call: %s",
+			add("no_recorder", string(s.ID), s.refusedAt, "%s at %s: %d of %d channels are not recorded, %d with a live call: %s",
 				cmp.Or(s.UserName, string(s.User)), s.Device, lost, len(s.channels), live, s.refused)
 		}
 	}
 	if spare := f.spare(); len(f.recorders) > 1 && !spare.Enough && f.stance == leading && now.Sub(f.enthroned) >= placeGrace {
-		add("no_headroom", f.group, warning, now, "%s", spare.Text)
+		add("no_headroom", f.group, now, "%s", spare.Text)
 	}
 	for _, ch := range f.channels {
 		if ch.available && ch.attached.IsZero() && !ch.down.IsZero() && now.Sub(ch.down) >= channelGrace {
-			add("channel_down", string(ch.ID), critical, ch.down, "channel %s: %s", ch.ID, ch.text)
+			add("channel_down", string(ch.ID), ch.down, "channel %s: %s", ch.ID, ch.text)
 		}
 	}
 	return all
@@ -127,7 +149,7 @@ func (f *floor) unhoused(s *session) (lost, live int) {
 func (f *floor) alarmList() []*tandemv1.Alarm {
 	list := make([]*tandemv1.Alarm, 0, len(f.alarms))
 	for key, a := range f.alarms {
-		list = append(list, &tandemv1.Alarm{Severity: a.severity, What: key.what, Object: key.object, Since: stamp(a.since), Text: a.text, Group: f.group})
+		list = append(list, &tandemv1.Alarm{Severity: severities[key.what], What: key.what, Object: key.object, Since: stamp(a.since), Text: a.text, Group: f.group})
 	}
 	slices.SortFunc(list, func(a, b *tandemv1.Alarm) int {
 		return cmp.Or(a.GetSince().AsTime().Compare(b.GetSince().AsTime()), cmp.Compare(a.GetWhat(), b.GetWhat()), cmp.Compare(a.GetObject(), b.GetObject()))

@@ -50,8 +50,8 @@ type doubts struct {
 // pair; the other one speaks for itself.
 func (d doubts) alarms(now time.Time) map[alarmKey]*alarm {
 	all := make(map[alarmKey]*alarm)
-	add := func(what, object, severity, format string, args ...any) {
-		all[alarmKey{what, object}] = &alarm{severity, now, fmt.Sprintf(format, args...)}
+	add := func(what, object, format string, args ...any) {
+		all[alarmKey{what, object}] = &alarm{now, fmt.Sprintf(format, args...)}
 	}
 	if d.early {
 		return all
@@ -59,13 +59,13 @@ func (d doubts) alarms(now time.Time) map[alarmKey]*alarm {
 	holds := d.view.director.Phase.Holds()
 	switch basis := d.view.basis; {
 	case d.view.director.Phase == authority.Linger:
-		add("no_authority", d.name, critical, "%s has lost its authority and begins nothing new; recording goes on: %s", d.name, d.silence())
+		add("no_authority", d.name, "%s has lost its authority and begins nothing new; recording goes on: %s", d.name, d.silence())
 	case basis == authority.Assumed:
-		add("authority_assumed", d.name, critical, "%s leads without proof that %s does not: it hears neither it nor a voter; should both run, each recorder still obeys one", d.name, d.peer)
+		add("authority_assumed", d.name, "%s leads without proof that %s does not: it hears neither it nor a voter; should both run, each recorder still obeys one", d.name, d.peer)
 	case basis == authority.Forced:
-		add("authority_forced", d.name, critical, "%s leads because an operator said that %s is off", d.name, d.peer)
+		add("authority_forced", d.name, "%s leads because an operator said that %s is off", d.name, d.peer)
 	case basis == authority.ByConsent && now.Sub(d.view.elected) >= unheard:
-		add("quorum_lost", d.name, warning, "%s leads by the promise of %s alone: %s", d.name, d.peer, d.silence())
+		add("quorum_lost", d.name, "%s leads by the promise of %s alone: %s", d.name, d.peer, d.silence())
 	}
 	if holds && !d.heard {
 		d.peerSilent(add)
@@ -73,27 +73,27 @@ func (d doubts) alarms(now time.Time) map[alarmKey]*alarm {
 	if holds {
 		for _, v := range d.voters[:d.votes] {
 			if v.AgeMs < 0 || v.AgeMs > unheard.Milliseconds() {
-				add("voter_lost", v.Address, warning, "voter %s: %s", title(v), age(v))
+				add("voter_lost", v.Address, "voter %s: %s", title(v), age(v))
 			}
 		}
 	}
 	if d.view.director.Phase == authority.Passive && !d.view.able {
-		add("standby_not_ready", d.name, warning, "%s could not take over: %s", d.name, d.view.why)
+		add("standby_not_ready", d.name, "%s could not take over: %s", d.name, d.view.why)
 	}
 	return all
 }
 
 // peerSilent tells a cut cable from a dead director by what the voters hear.
-func (d doubts) peerSilent(add func(what, object, severity, format string, args ...any)) {
+func (d doubts) peerSilent(add func(what, object, format string, args ...any)) {
 	for _, v := range d.voters {
 		for _, h := range v.Heard {
 			if h.GetDirector() == d.peer && h.GetAgeMs()+max(0, v.AgeMs) < unheard.Milliseconds() {
-				add("peer_link_down", d.peer, warning, "%s and %s do not hear each other, but voter %s hears both: the link between them is cut", d.name, d.peer, title(v))
+				add("peer_link_down", d.peer, "%s and %s do not hear each other, but voter %s hears both: the link between them is cut", d.name, d.peer, title(v))
 				return
 			}
 		}
 	}
-	add("peer_lost", d.peer, warning, "%s does not hear %s: nobody would take over from it", d.name, d.peer)
+	add("peer_lost", d.peer, "%s does not hear %s: nobody would take over from it", d.name, d.peer)
 }
 
 // silence names the voters that were not heard lately.

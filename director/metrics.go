@@ -40,7 +40,7 @@ func newGauges(d *director) *gauges {
 		moving:    prometheus.NewDesc("tandem_director_channels_moving", "Channels whose media is not yet, or not only, where it should be.", nil, nil),
 		lost:      prometheus.NewDesc("tandem_director_channels_unrecorded", "Channels that the switch offers and nobody records now.", nil, nil),
 		headroom:  prometheus.NewDesc("tandem_director_headroom", "1 while the others could take all that the busiest recorder has.", nil, nil),
-		alarms:    prometheus.NewDesc("tandem_director_alarms", "Alarms raised.", nil, nil),
+		alarms:    prometheus.NewDesc("tandem_director_alarms", "Alarms raised, by what they are about.", []string{"what", "severity"}, nil),
 		epoch:     prometheus.NewDesc("tandem_director_epoch", "The epoch of this director's orders.", nil, nil),
 	}
 }
@@ -84,10 +84,17 @@ func (g *gauges) read(now time.Time, f *floor) []prometheus.Metric {
 	values := []prometheus.Metric{
 		gauge(g.moving, float64(moving)), gauge(g.lost, float64(unrecorded)), gauge(g.headroom, bit(f.spare().Enough)),
 		gauge(g.sessions, float64(len(f.sessions))), gauge(g.legs, float64(legs)),
-		gauge(g.alarms, float64(len(f.alarms))), gauge(g.epoch, float64(f.epoch)),
+		gauge(g.epoch, float64(f.epoch)),
 	}
 	for _, s := range channelStates {
 		values = append(values, gauge(g.channels, float64(states[s]), s))
+	}
+	raised := make(map[string]int)
+	for key := range f.alarms {
+		raised[key.what]++
+	}
+	for what, severity := range severities {
+		values = append(values, gauge(g.alarms, float64(raised[what]), what, severity))
 	}
 	for name, r := range f.recorders {
 		score, _ := placement.Score(now, f.limits, r.candidate(f.group), 0)

@@ -208,10 +208,10 @@ func (c *comparer) worries() map[alarmKey]*alarm {
 	case o == nil:
 		return nil
 	case o.err != nil:
-		return map[alarmKey]*alarm{{"reconcile_failed", "twin"}: {warning, o.since, "the two groups could not be compared: " + strings.ReplaceAll(o.err.Error(), "\n", "; ")}}
+		return map[alarmKey]*alarm{{"reconcile_failed", "twin"}: {o.since, "the two groups could not be compared: " + strings.ReplaceAll(o.err.Error(), "\n", "; ")}}
 	case o.count.Total() == 0:
 		return nil
 	}
 	text := fmt.Sprintf("%s; recctl reconcile --from %s --to %s lists them", o.count.Summary(), o.during.From.UTC().Format(time.RFC3339), o.during.To.UTC().Format(time.RFC3339))
-	return map[alarmKey]*alarm{{"copies_differ", "twin"}: {warning, o.since, text}}
+	return map[alarmKey]*alarm{{"copies_differ", "twin"}: {o.since, text}}
 }

@@ -149,7 +149,7 @@ func TestComparer(t *testing.T) {
 			synctest.Wait()
 			var got []string
 			for key, a := range c.worries() {
-				got = append(got, fmt.Sprint(key.what, " ", a.severity, ": ", a.text))
+				got = append(got, fmt.Sprint(key.what, " ", severities[key.what], ": ", a.text))
 			}
 			if len(got) > 1 || !strings.Contains(strings.Join(got, ""), want) || want == "" && len(got) > 0 {
 				t.Fatalf("after %v: %q, want %q", time.Since(began), got, want)

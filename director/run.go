@@ -225,20 +225,13 @@ func (d *director) worries(now time.Time) map[alarmKey]*alarm {
 	}
 	maps.Copy(all, d.comparer.worries())
 	if text, worried := d.world.wire.Worry(now); worried {
-		all[alarmKey{"certificate", d.cfg.Name}] = &alarm{warning, now, d.cfg.Name + ": " + text}
+		all[alarmKey{"certificate", d.cfg.Name}] = &alarm{now, d.cfg.Name + ": " + text}
 	}
 	return all
 }
 
-// healthy asks the owner loop for a sign of life.
-func (d *director) healthy() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := d.loop().ask(ctx, func(time.Time, *floor) {}); err != nil {
-		return fmt.Errorf("owner loop does not answer: %w", err)
-	}
-	return nil
-}
+// healthy is what /healthz answers.
+func (d *director) healthy() error { return daemon.Healthy(d.loops()...) }
 
 // loops are those without which a director directs nothing.
 func (d *director) loops() []daemon.Loop {

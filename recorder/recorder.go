@@ -187,6 +187,9 @@ func (r *recorder) handler() http.Handler {
 
 // healthy is what /healthz answers.
 func (r *recorder) healthy() error {
+	if err := daemon.Healthy(r.loops()...); err != nil {
+		return err
+	}
 	if ready, reason := r.reporter.ready(); !ready {
 		return errors.New(reason)
 	}

@@ -34,6 +34,20 @@ type Loop struct {
 	Alive func(ctx context.Context) error
 }
 
+// Healthy asks every loop for a sign of life, and returns why the first of them
+// gives none.
+func Healthy(loops ...Loop) error {
+	for _, l := range loops {
+		ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+		err := l.Alive(ctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("loop %s does not get on: %w", l.Name, err)
+		}
+	}
+	return nil
+}
+
 // Starting tells systemd what a start is at when that may take a while, and
 // to wait for the next word for so long. Anywhere else it does nothing.
 func Starting(step string, most time.Duration) {

@@ -147,3 +147,19 @@ func TestNobodySupervises(t *testing.T) {
 		t.Errorf("%v, asked %v", err, asked)
 	}
 }
+
+func TestHealthy(t *testing.T) {
+	well := Loop{"sweep", func(context.Context) error { return nil }}
+	stuck := Loop{"journal", func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		if err := Healthy(well, well); err != nil {
+			t.Error(err)
+		}
+		if err := Healthy(well, stuck); err == nil || !strings.Contains(err.Error(), "loop journal does not get on") || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with a loop that stands still: %v", err)
+		}
+	})
+}
