@@ -10,7 +10,7 @@ DAEMONS       := director recorder turretsim watchdog
 DEBIAN_ROOT   := /var/tmp/tandem-debian12.tar
 comma         := ,
 
-.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench bench-search soak generate package test-install clean
+.PHONY: help build demo test check unit race search stories fuzz lab lab-full bench bench-search outage soak generate package test-install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,10 @@ bench: ## packets in at the socket to bytes in the journal, beside a bare drain 
 
 bench-search: ## the shared catalog with five million calls on a PostgreSQL of its own (CALLS=; some 6 GB in TMPDIR)
 	TANDEM_SEARCH_CALLS=$(or $(CALLS),5000000) go test -count=1 -v -timeout 4h -run Database/speed ./recorder/shared
+
+outage: build ## PostgreSQL away for two minutes while a floor trades (LENGTH=2m, TURRETS=60)
+	TANDEM_BIN=$(CURDIR)/bin TANDEM_OUTAGE=$(or $(LENGTH),2m) TANDEM_OUTAGE_TURRETS=$(or $(TURRETS),60) \
+	go test -count=1 -v -timeout 60m -run DatabaseOutage ./cli/stories
 
 soak: build ## 1,000 turrets with 4 mixes each for ten minutes (TURRETS=, MINUTES=)
 	TANDEM_BIN=$(CURDIR)/bin TANDEM_SOAK_TURRETS=$(or $(TURRETS),1000) TANDEM_SOAK_MINUTES=$(or $(MINUTES),10) \

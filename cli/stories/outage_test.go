@@ -1,0 +1,130 @@
+package stories
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tandem/recorder/catalog"
+	"tandem/recorder/pgtest"
+)
+
+// PostgreSQL stops while a floor trades, and comes back: the recorder waits for
+// nothing and takes no memory for it, and in the end the database has every row
+// of the recorder's own catalog, none of them twice. make outage makes it long;
+// TANDEM_OUTAGE and TANDEM_OUTAGE_TURRETS say how long and how large.
+func TestDatabaseOutage(t *testing.T) {
+	length, turrets := 3*time.Second, cmp.Or(number("TANDEM_OUTAGE_TURRETS"), 12)
+	if asked := os.Getenv("TANDEM_OUTAGE"); asked != "" {
+		var err error
+		if length, err = time.ParseDuration(asked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	programs(t)
+	server := pgtest.Start(t)
+	url := server.Database()
+	f := newFloor(t, settings{turrets: turrets, mixes: 2, keep: "calls", rtp: "vad = true", recorder: fmt.Sprintf("[catalog]\nurl = %q", url),
+		floor: "calls_per_minute = 20.0\ncall_length = \"2s\"\nlogon_interval = \"10ms\""})
+	metric := func(name string) int { return int(f.recorderMetrics()["tandem_recorder_"+name]) }
+	shipped := func() bool { return metric("catalog_connected") == 1 && metric("catalog_lag_rows") == 0 }
+	legs := func() string {
+		return strings.TrimSpace(pgtest.Dump(t, url, `SELECT count(*) FROM legs WHERE end_us IS NOT NULL`))
+	}
+	eventually(t, time.Minute, "calls have ended, and are in the database", func() bool { return shipped() && legs() != "0" })
+
+	before, memory := legs(), f.recorder.resident()
+	server.Stop()
+	peak, behind := memory, 0
+	for stopped := time.Now(); time.Since(stopped) < length; time.Sleep(250 * time.Millisecond) {
+		peak, behind = max(peak, f.recorder.resident()), max(behind, metric("catalog_lag_rows"))
+	}
+	away := metric("catalog_connected")
+	back := time.Now()
+	server.Run()
+	eventually(t, 5*time.Minute, "the rest is shipped", shipped)
+	caughtUp := time.Since(back)
+	status := f.recorderStatus()
+
+	f.sim.stop()
+	f.director.stop()
+	settled := 0
+	eventually(t, time.Minute, "nothing changes any more, and all of it is shipped", func() bool {
+		if rows := metric("catalog_shipped_rows_total"); rows != settled || !shipped() {
+			settled = rows
+			time.Sleep(3 * time.Second) // journal files get their age, and are made into media files
+			return false
+		}
+		return true
+	})
+	f.recorder.kill()
+	own := rows(t, filepath.Join(f.dir, "rec", "catalog.db"))
+	shared := slices.Sorted(strings.Lines(pgtest.Dump(t, url, `
+SELECT 'call', id, start_us, coalesce(end_us, 0) FROM calls UNION ALL
+SELECT 'leg', id, start_us, coalesce(end_us, 0) FROM legs UNION ALL
+SELECT 'segment', id, start_us, end_us FROM segments UNION ALL
+SELECT 'gap', segment, from_us, to_us FROM gaps`)))
+	t.Logf("%d turrets, %s legs ended before; away for %v: up to %d rows behind, 0 again %v after the start of the server; recorder %d MiB before, %d MiB at most; %d packets, %d lost; %d rows in both",
+		turrets, before, length, behind, caughtUp.Round(100*time.Millisecond), memory>>20, peak>>20, status.Packets, status.Lost+status.Dropped, len(own))
+	if !slices.Equal(own, shared) {
+		t.Errorf("%d rows in the recorder's own catalog, %d in the database: %s", len(own), len(shared), firstDifference(own, shared))
+	}
+	if away != 0 || behind == 0 || len(own) == 0 {
+		t.Errorf("connected %d, %d rows behind while the database was away, %d rows", away, behind, len(own))
+	}
+	if peak > memory+memory/4+32<<20 {
+		t.Errorf("recorder grew from %d to %d MiB", memory>>20, peak>>20)
+	}
+	if status.Lost+status.Dropped != 0 {
+		t.Errorf("%+v", status)
+	}
+}
+
+// rows are a catalog's calls, legs, segments and gaps, a line each, in order.
+func rows(t *testing.T, path string) (all []string) {
+	t.Helper()
+	c, err := catalog.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	held, err := c.Changes(t.Context(), 0, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	micros := func(at time.Time) int64 {
+		if at.IsZero() {
+			return 0
+		}
+		return at.UnixMicro()
+	}
+	add := func(values ...any) { all = append(all, fmt.Sprintln(values...)) }
+	for _, c := range held.Calls {
+		add("call", c.ID, micros(c.Start), micros(c.End))
+	}
+	for _, l := range held.Legs {
+		add("leg", l.ID, micros(l.Start), micros(l.End))
+	}
+	for _, s := range held.Segments {
+		add("segment", s.ID, micros(s.Start), micros(s.End))
+		for _, g := range s.Gaps {
+			add("gap", s.ID, micros(g.From), micros(g.To))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func firstDifference(a, b []string) string {
+	for n := range min(len(a), len(b)) {
+		if a[n] != b[n] {
+			return fmt.Sprintf("%q and %q", a[n], b[n])
+		}
+	}
+	return "one is the beginning of the other"
+}
