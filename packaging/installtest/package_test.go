@@ -92,7 +92,7 @@ func build(t *testing.T, tree, to, version string, env ...string) string {
 }
 
 // directories are what the packages own themselves.
-var directories = map[string]bool{"/etc/tandem": true, "/usr/share/doc/tandem": true, "/usr/share/doc/tandem/examples": true}
+var directories = map[string]bool{"/etc/tandem": true, "/usr/share/doc/tandem": true, "/usr/share/tandem": true, "/usr/share/doc/tandem/examples": true}
 
 // Both packages hold the same files, and every file in them is the package's
 // business: nothing is writable by others, nothing belongs to anybody but root.
