@@ -33,6 +33,7 @@ type conversation struct {
 	endCause string
 	seen     uint64
 	legs     map[string]*leg
+	told     []call.RecorderName // who has heard of a leg, maybe of one that is dropped by now, and must hear the rest
 }
 
 // leg is one interval of a leg: a leg that moves ends one and begins the
@@ -211,10 +212,17 @@ func (f *floor) tell(r *recorder, l *leg) {
 	}
 	r.legs[l.record] = true
 	r.calls[l.Call] = true
+	if c := f.calls[l.Call]; c != nil && !slices.Contains(c.told, r.name) {
+		c.told = append(c.told, r.name)
+	}
 }
 
-// tellCall has every recorder that was told of one of the call's legs hear of the call.
+// tellCall has every recorder that was told of one of the call's legs hear of
+// the call: a call is released after its last leg, which may be dropped by then.
 func (f *floor) tellCall(c *conversation) {
+	for _, name := range c.told {
+		f.recorders[name].calls[c.ID] = true
+	}
 	for _, l := range c.legs {
 		for _, name := range f.recordersOf(l) {
 			f.recorders[name].calls[c.ID] = true

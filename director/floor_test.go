@@ -224,6 +224,26 @@ func TestDirectorRestart(t *testing.T) {
 	}
 }
 
+// A call is released after its last leg: its recorder hears of that though it
+// has all that is to be known of the leg, and the leg is dropped.
+func TestReleaseAfterTheLastLeg(t *testing.T) {
+	r := started(t, "rec-1")
+	r.tell(logOn("s1", r.now)...)
+	r.tell(callState("c1", "established", r.now), join("l1", "c1", "s1", r.now))
+	r.settle()
+	r.tell(provider.LegLeft{Leg: "l1", At: r.now})
+	r.settle()
+	wantEqual(t, "legs held", len(r.f.legs), 0)
+	r.pass(100 * time.Millisecond)
+	released := r.now
+	r.tell(callState("c1", "released", released))
+	r.settle()
+	if c := r.recorders["rec-1"].calls["c1"]; !c.GetEnd().AsTime().Equal(released) || c.GetState() != "released" {
+		t.Errorf("the recorder has %v", c)
+	}
+	wantEqual(t, "calls held", len(r.f.calls), 0)
+}
+
 func TestRecorderBehindTheSnapshot(t *testing.T) {
 	r := started(t, "rec-1", "rec-2")
 	r.tell(logOn("s1", r.now)...)
