@@ -354,7 +354,7 @@ func (r *comparison) sum(c reconcile.Count) error {
 	}
 	fmt.Fprintf(r.out, "%s to %s: %s\n", r.clock(r.during.From), r.clock(r.during.To), r.paint(colour, c.Summary()))
 	if c.Unwritten > 0 {
-		fmt.Fprintf(r.out, "%s of the last minutes not all in media files yet, so gaps may be missing from this list; compare again a little later\n", count(c.Unwritten, "record"))
+		fmt.Fprintf(r.out, "not yet all in media files: %s of the last minutes, of which more may be wanting; compare again a little later\n", count(c.Unwritten, "record"))
 	}
 	if !r.options.Both {
 		fmt.Fprintln(r.out, "one group answers: there is nothing to compare it with but what call events told")

@@ -216,7 +216,10 @@ func (p *cdrParser) header() error {
 // syntax is the error of a file that is no table.
 func (p *cdrParser) syntax(err error) error {
 	var at *csv.ParseError
-	if errors.As(err, &at) {
+	switch {
+	case errors.As(err, &at) && errors.Is(err, csv.ErrFieldCount):
+		return fmt.Errorf("%s:%d: column %d is the last, and the first row names %d", p.file, at.Line, len(p.row), p.table.FieldsPerRecord)
+	case errors.As(err, &at):
 		return fmt.Errorf("%s:%d: byte %d: %w", p.file, at.Line, at.Column, at.Err)
 	}
 	return fmt.Errorf("read %s: %w", p.file, err)

@@ -41,7 +41,7 @@ func TestParseCDRErrors(t *testing.T) {
 		"call_id,start,end\nc7,2026-03-02 12:00:00,\n":                    `x.csv:2: column 3 "end": "": want an end, or a duration in seconds`,
 		"call_id,start,duration\nc7,2026-03-02 12:00:00,-5\n":             `x.csv:2: column 3 "duration": "-5": want an end, or a duration in seconds`,
 		"call_id,start,end\n,2026-03-02 12:00:00,\n":                      `x.csv:2: column 1 "call_id": "": want a call or an agent`,
-		"call_id,start,end\nc7,2026-03-02 12:00:00\n":                     "x.csv:2: byte 1: wrong number of fields",
+		"call_id,start,end\nc7,2026-03-02 12:00:00\n":                     "x.csv:2: column 2 is the last, and the first row names 3",
 		"call_id,start,end\n\"c7,2026\n":                                  `x.csv:2: byte 10: extraneous or missing`,
 	} {
 		if got, err := ParseCDR(strings.NewReader(text), "x.csv", time.UTC); err == nil || !strings.HasPrefix(err.Error(), want) {

@@ -151,6 +151,9 @@ func (s *Survey) fault(r Record, peers []Record) (Finding, bool) {
 	lacks := has.minus(s.covered(r, peers))
 	f.Kind, f.Lacks, f.By = Shorter, lacks, lacks.length()
 	f.Text = fmt.Sprintf("%s lacks %v of %v", f.Group, f.By.Round(time.Millisecond), r.Length().Round(time.Millisecond))
+	if r.Length()-f.By < time.Millisecond {
+		f.Text = f.Group + " knows of it, and has no audio of it"
+	}
 	return f, f.By >= s.opts.Least
 }
 
