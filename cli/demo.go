@@ -30,9 +30,9 @@ mix. After the rest the whole first group, directors and recorders, is killed fo
 seconds. In the end each hole that one copy has is filled from the other: nothing may be
 missing. Takes about 60 seconds.
 
-Exit status 0 only when nothing is missing
-without a gap that says why, nothing was recorded twice, the director's death cost
-nothing, and no recorder obeyed a director that was succeeded.
+Exit status 0 only when nothing is missing without a gap that says why, nothing was
+recorded twice, the director's death cost nothing, and no recorder obeyed a director
+that was succeeded.
 
 With --json stdout is one object in the end: seed, duration_ms, turrets, channels,
 calls, sent_ms, recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms,
