@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,9 +32,8 @@ func Hurry(nice int) {
 // is. It fails where that is not permitted: less than 0 takes CAP_SYS_NICE.
 func Raise(nice int) error {
 	if leader, err := unix.Getsid(0); err == nil && leader == os.Getpid() {
-		err := os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("raise priority of session to %d: %w", nice, err)
+		if err := raiseSession(nice); err != nil {
+			return err
 		}
 	}
 	done := map[int]bool{}
@@ -58,4 +58,27 @@ func Raise(nice int) error {
 			return nil
 		}
 	}
+}
+
+// The kernel takes one session's value each tenth of a second, whosever it is,
+// and refuses others until then: daemons that start together wait for each other.
+const (
+	sessionTries = 40
+	sessionPause = 25 * time.Millisecond
+)
+
+func raiseSession(nice int) error {
+	err := writeSession(nice)
+	for tries := 1; errors.Is(err, unix.EAGAIN) && tries < sessionTries; tries++ {
+		time.Sleep(sessionPause)
+		err = writeSession(nice)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("raise priority of session to %d: %w", nice, err)
+	}
+	return nil
+}
+
+func writeSession(nice int) error {
+	return os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0)
 }

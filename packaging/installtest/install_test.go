@@ -21,6 +21,7 @@ func TestThreeHosts(t *testing.T) {
 	s.follow("")
 	await(t, time.Minute, "the floor to be recorded", func() error { return s.recorded("ldn-1", "quorum+consent", 3) })
 	t.Log(s.hosts["ldn-1"].run("recctl status"))
+	s.hurried()
 
 	for _, part := range []struct {
 		name string
@@ -39,6 +40,17 @@ func TestThreeHosts(t *testing.T) {
 		}
 	}
 	s.use(t)
+}
+
+// hurried is that every daemon has its priority, though several started at
+// once and the kernel takes one in a tenth of a second.
+func (s *site) hurried() {
+	s.t.Helper()
+	for name, h := range s.hosts {
+		if said := h.run("journalctl --no-pager -o cat -u 'tandem-*'"); strings.Contains(said, "no priority") || !strings.Contains(said, "priority raised") {
+			s.t.Errorf("%s: a daemon did not get its priority: %s", name, said)
+		}
+	}
 }
 
 // exposure is what systemd thinks of the units, on a host that runs them.
