@@ -232,6 +232,19 @@ func (ch *channel) notLeaving(name call.RecorderName) {
 	ch.leaving = slices.DeleteFunc(ch.leaving, func(p port) bool { return p.recorder == name })
 }
 
+// leaves notes where a recorder that the channel is to leave has it open now;
+// one that does not, as after a restart, is nowhere to come back to.
+func (ch *channel) leaves(name call.RecorderName, at provider.Endpoint) {
+	if at == (provider.Endpoint{}) {
+		ch.notLeaving(name)
+	}
+	for n := range ch.leaving {
+		if ch.leaving[n].recorder == name {
+			ch.leaving[n].endpoint = at
+		}
+	}
+}
+
 // letGo closes a channel where its media has come from, a moment after it
 // has moved.
 func (f *floor) letGo(now time.Time, ch *channel) {

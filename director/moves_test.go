@@ -406,3 +406,50 @@ func TestWaitsForTheFirstReport(t *testing.T) {
 	r.wantAttached("s1.m1.A", "s1.m2.A")
 	wantEqual(t, "holder", string(r.holder("s1.m1.A").name), "rec-1")
 }
+
+// A recorder that was lost and comes back without a channel is nowhere to
+// return to, though the switch still sends there and nobody else takes it.
+func TestComesBackWithoutChannels(t *testing.T) {
+	r := newRig(t, "rec-1", "rec-2")
+	r.start()
+	r.tell(logOn("s1", r.now)...)
+	r.settle()
+	held := r.holder("s1.m1.A")
+	for _, other := range r.recorders {
+		if other != held {
+			other.refuse = "no_port"
+		}
+	}
+	r.lose(held.name, true)
+	clear(held.channels)
+	r.connect(held.name)
+	r.settle()
+	r.pass(10 * time.Second)
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+}
+
+// A recorder keeps the dialog of a channel that comes back to it, even where the
+// switch answered while another recorder was to take it.
+func TestAnsweredOnTheWayElsewhere(t *testing.T) {
+	for beats := range 12 { // it comes back while the other one is asked, has refused, or is asked again
+		r := newRig(t, "rec-1", "rec-2")
+		r.start()
+		r.tell(logOn("s1", r.now)...)
+		for len(r.asked) == 0 {
+			r.pass(beat)
+		}
+		held := r.holder("s1.m1.A")
+		for _, other := range r.recorders {
+			if other != held {
+				other.refuse = "no_port"
+			}
+		}
+		r.lose(held.name, false)
+		r.answerAll()
+		r.pass(time.Duration(beats) * beat)
+		r.connect(held.name)
+		r.settle()
+		r.wantAttached("s1.m1.A", "s1.m2.A")
+	}
+}

@@ -208,20 +208,22 @@ func (f *floor) recorderFenced(now time.Time, name call.RecorderName, epoch uint
 	restarted := r.bootID != "" && r.bootID != inv.GetBootId()
 	f.log.Info("recorder up", "recorder", name, "epoch", f.epoch, "channels", len(inv.GetChannels()), "legs", len(inv.GetLegs()), "restarted", restarted)
 	r.state, r.since, r.text, r.bootID, r.seen, r.retryAt = recorderUp, now, "", inv.GetBootId(), f.epoch, time.Time{}
-	held := make(map[call.ChannelID]bool)
+	held := make(map[call.ChannelID]provider.Endpoint)
 	for _, h := range inv.GetChannels() {
-		held[call.ChannelID(h.GetChannel().GetId())] = true
+		held[call.ChannelID(h.GetChannel().GetId())] = endpointOf(h.GetEndpoint())
 		f.reconcile(now, r, h)
 	}
+	has := func(id call.ChannelID) bool { _, has := held[id]; return has }
 	for id := range r.closes {
-		if !held[id] {
+		if !has(id) {
 			delete(r.closes, id)
 		}
 	}
 	for _, ch := range f.channels {
-		if ch.recorder == name && !held[ch.ID] {
+		if ch.recorder == name && !has(ch.ID) {
 			ch.endpoint = provider.Endpoint{} // pursue opens it again; the same port needs no re-INVITE
 		}
+		ch.leaves(name, held[ch.ID])
 	}
 	f.adoptRecords(r, inv, now)
 	f.tellAgain(r)
@@ -247,6 +249,8 @@ func (f *floor) reconcile(now time.Time, r *recorder, h *tandemv1.HeldChannel) {
 		ch.notLeaving(r.name)
 		if ch.attached.IsZero() {
 			f.takeDialog(ch, h)
+		} else {
+			r.update(id) // it may have been answered while another recorder was to take it
 		}
 	case ch.recorder != r.name:
 		f.heldTwice(now, ch, r, h)
@@ -636,7 +640,7 @@ func (f *floor) openRefused(now time.Time, ch *channel, why string) {
 	if f.stay(ch) {
 		return
 	}
-	if ch.attached.IsZero() || !ch.moved() && len(ch.leaving) > 0 {
+	if !ch.moved() {
 		ch.recorder, ch.reason = "", ""
 		if s := f.sessions[ch.Channel.Session]; s != nil {
 			f.unplaced[s.ID] = true
