@@ -47,8 +47,9 @@ type elector struct {
 	view  atomic.Pointer[view]
 
 	director  authority.Director
-	why       string // it is not able
-	wanted    cause  // of the last change that somebody wanted
+	why       string            // it is not able
+	wanted    cause             // of the last change that somebody wanted
+	heir      authority.Instant // until then it seeks, again if it has to, what was left to it
 	history   history
 	rounds    uint64
 	takeovers uint64 // times that it became active
@@ -107,6 +108,7 @@ func (e *elector) run(ctx context.Context) error {
 			e.rounds++
 			e.why = why
 			e.step(authority.Tick{Eligible: able}, e.clock())
+			e.persist()
 			e.look()
 			tick.Reset(e.pause())
 		case do := <-e.inbox:
@@ -250,6 +252,25 @@ func (e *elector) repeat() {
 			e.office.lead(uint64(d.Epoch))
 		}
 	})
+}
+
+// inherit seeks authority that the rival has given back. Voters may hear that it
+// was given back after they hear who seeks it, and refuse; so it is sought again
+// for as long as a lease of the rival may have lasted.
+func (e *elector) inherit(c cause) {
+	e.campaign(c, false)
+	e.post(func(now authority.Instant) { e.heir = now.Add(e.cfg.LV) })
+}
+
+// persist seeks again what was left to this director, if it was refused.
+func (e *elector) persist() {
+	now, phase := e.clock(), e.director.Phase
+	if phase.Holds() {
+		e.heir = now
+	}
+	if phase == authority.Passive && now < e.heir {
+		e.step(authority.Campaign{}, now)
+	}
 }
 
 // campaign seeks authority because somebody wants it.

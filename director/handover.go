@@ -71,7 +71,7 @@ func (s *peerService) Yield(_ context.Context, req *connect.Request[tandemv1.Yie
 		if c.actor == "" {
 			c = cause{m.GetBy(), m.GetReason()}
 		}
-		s.pair.elector.campaign(c, false)
+		s.pair.elector.inherit(c)
 	}
 	return connect.NewResponse(&tandemv1.YieldResponse{}), nil
 }
