@@ -97,13 +97,13 @@ func cannot(t *testing.T, sentence string) {
 	t.Skip(sentence)
 }
 
-// enter makes the namespaces ready: a disk in memory, /proc, one hierarchy of
-// cgroups, and a bridge that is the site's network.
+// enter makes the namespaces ready: a disk in memory, /proc, nspawn's notes in
+// /run, one hierarchy of cgroups, and a bridge that is the site's network.
 func enter(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	for _, m := range []struct{ kind, at string }{{"proc", "/proc"}, {"tmpfs", dir}, {"sysfs", "/sys"}, {"cgroup2", "/sys/fs/cgroup"}} {
+	for _, m := range []struct{ kind, at string }{{"proc", "/proc"}, {"tmpfs", dir}, {"tmpfs", "/run"}, {"sysfs", "/sys"}, {"cgroup2", "/sys/fs/cgroup"}} {
 		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil {
 			return fmt.Errorf("mount %s at %s: %w", m.kind, m.at, err)
 		}
