@@ -69,9 +69,9 @@ func newSecurePairSite(t *testing.T) *pairSite {
 	return s
 }
 
-// everyWire runs a test in the clear, and between certificates.
+// everyWire runs a test in the clear, and between certificates. Tests of pairs
+// keep real time, so they run before the parallel ones and not beside them.
 func everyWire(t *testing.T, test func(t *testing.T, s *pairSite)) {
-	t.Parallel()
 	for name, site := range map[string]func(*testing.T) *pairSite{"clear": newPairSite, "tls": newSecurePairSite} {
 		t.Run(name, func(t *testing.T) { test(t, site(t)) })
 	}
@@ -297,7 +297,6 @@ func stoppedHandsOver(t *testing.T, s *pairSite) {
 // A watchdog that is wrong about the active director changes nothing: the
 // voters refuse, and say whose lease they keep.
 func TestVotersRefuseAWrongCampaign(t *testing.T) {
-	t.Parallel()
 	s := newPairSite(t)
 	s.promote(s.a, "cold start")
 	s.recorded(24)
@@ -319,7 +318,6 @@ func TestVotersRefuseAWrongCampaign(t *testing.T) {
 // Voters and peer are all lost: the director begins nothing more, says so, and
 // leads again when they are back. No media was touched.
 func TestLostAuthorityLingers(t *testing.T) {
-	t.Parallel()
 	s := newPairSite(t)
 	s.promote(s.a, "cold start")
 	s.recorded(24)
@@ -353,7 +351,6 @@ func TestLostAuthorityLingers(t *testing.T) {
 // A director in charge that no recorder answers any more, while its peer hears
 // them all, hands over: the peer's promise alone would keep it there.
 func TestHelplessDirectorStepsAside(t *testing.T) {
-	t.Parallel()
 	s := newPairSite(t)
 	s.promote(s.a, "cold start")
 	s.recorded(24)
@@ -368,7 +365,6 @@ func TestHelplessDirectorStepsAside(t *testing.T) {
 
 // Two weeks before its certificate ends a director begins to say so.
 func TestCertificateAlarm(t *testing.T) {
-	t.Parallel()
 	s := newEmptySite(t, 1)
 	paper := newPaper(t)
 	paper.life = pki.Warning / 2
