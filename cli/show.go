@@ -84,6 +84,7 @@ var whyMissing = map[call.Cause]string{
 	call.CauseLoss:        "packets were sent and never arrived",
 	call.CauseOutage:      "the channel was attached and nothing came",
 	call.CauseFailover:    "between two recorders",
+	call.CauseUnattached:  "a call was under way and no recorder had the channel yet",
 	call.CauseDisk:        "arrived, and could not be written in time",
 	call.CauseInterrupted: "the recorder was not running",
 }
@@ -141,7 +142,7 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 		fmt.Fprintf(i.out, "\nthis is not all, perhaps: %s cannot be reached\n", clean(strings.Join(away, ", ")))
 	case merge != "":
 		fmt.Fprintln(i.out, "\nthe secondary copy has what the primary one lacks, or some of it; --merge takes it from there")
-	case len(gaps.rows) == 0:
+	case len(gaps.rows) == 0 && !slices.ContainsFunc(rows, func(r legRow) bool { return r.gapMs > 0 }):
 		fmt.Fprintln(i.out, "\nnothing is missing")
 	}
 	fmt.Fprintf(i.out, "\nhear it: recctl play %s%s   keep it: recctl export %s%s\n", clean(c.Id), merge, clean(c.Id), merge)

@@ -27,6 +27,9 @@ const (
 	placeGrace = time.Second
 	// loadGrace is how long the first report of a recorder is waited for.
 	loadGrace = 500 * time.Millisecond
+	// snapshotGrace is how long a switch that was just reached may take to tell
+	// which calls are under way, before turrets are placed without knowing them.
+	snapshotGrace = time.Second
 	// placeRetry is the pause between attempts to place a turret that nobody could take.
 	placeRetry = 250 * time.Millisecond
 	// settled is how long a dialog must have lasted for its loss to be met at once.
@@ -130,8 +133,8 @@ type channel struct {
 	probed   time.Time // the switch was last asked again because the channel was dead
 	taken    bool      // another director has it: stand down
 
-	// continues tells the recorder it is opened on that another one was lost
-	// with it; nil once media comes.
+	// continues tells the recorder it is opened on what is missing before: another
+	// one was lost with it, or nobody had it; nil once media comes.
 	continues *tandemv1.Continuation
 
 	down time.Time
@@ -489,7 +492,7 @@ func (f *floor) place(now time.Time, s *session) {
 			waiting = append(waiting, ch)
 		}
 	}
-	if len(waiting) == 0 {
+	if len(waiting) == 0 || f.snapshotDue(now) {
 		return
 	}
 	if !f.placed(s) {
@@ -508,6 +511,12 @@ func (f *floor) place(now time.Time, s *session) {
 	for _, ch := range waiting {
 		f.reassign(now, ch, s.recorder, s.reason, f.bereft(s))
 	}
+}
+
+// snapshotDue reports whether the switch is about to tell which calls are under
+// way: what is missing of those is said to a recorder when it opens a channel.
+func (f *floor) snapshotDue(now time.Time) bool {
+	return f.link.up && !f.link.synced && now.Sub(f.link.since) < snapshotGrace
 }
 
 // loadDue reports whether a recorder that has just come up is about to tell

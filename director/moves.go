@@ -21,8 +21,9 @@ const mediaDead = 15 * time.Second
 
 // Words for why a channel is closed somewhere, or another one continues it.
 const (
-	causeMoved    = "moved"
-	causeFailover = "failover"
+	causeMoved      = "moved"
+	causeFailover   = "failover"
+	causeUnattached = "unattached"
 )
 
 // Channels are attached in order of rank: first those that somebody speaks
@@ -225,6 +226,35 @@ func (f *floor) reassign(now time.Time, ch *channel, name call.RecorderName, rea
 		ch.dialAt, ch.failures = now, 0
 	}
 	f.pursue(now, ch)
+}
+
+// afterLogon is what a logon takes until the switch sends: for what is said
+// before there is nobody to blame, and nothing anybody could have recorded.
+const afterLogon = time.Second
+
+// unheard is what is missing of a channel that is opened without a dialog of
+// which we know: calls were under way on it, and nobody had attached it. That is
+// so where there was no room for a turret, or nothing of the group ran. If a
+// recorder that is still away had the channel meanwhile, we cannot know it, and
+// what it has will be taken out; nil when no call began before now.
+func (f *floor) unheard(now time.Time, ch *channel) *tandemv1.Continuation {
+	if !ch.attached.IsZero() {
+		return nil
+	}
+	began := now
+	for _, l := range ch.legs {
+		start := l.start
+		if s := f.sessions[ch.Channel.Session]; s != nil && !start.Before(s.since) {
+			start = later(s.since.Add(afterLogon), start)
+		}
+		if start.Before(began) {
+			began = start
+		}
+	}
+	if !began.Before(now) {
+		return nil
+	}
+	return &tandemv1.Continuation{Cause: causeUnattached, Since: stamp(began)}
 }
 
 // notLeaving forgets that the channel was to leave a recorder.

@@ -453,3 +453,70 @@ func TestAnsweredOnTheWayElsewhere(t *testing.T) {
 		r.wantAttached("s1.m1.A", "s1.m2.A")
 	}
 }
+
+// A channel that is opened while calls are under way, and that nobody is known
+// to have had, is missing since the first of them began; not what a logon takes.
+func TestOpenedInTheMiddleOfACall(t *testing.T) {
+	began := noon.Add(-time.Minute)
+	for name, c := range map[string]struct {
+		loggedOn time.Time
+		legs     []time.Time
+		want     time.Time // zero: nothing is missing
+	}{
+		"no call":                          {began, nil, time.Time{}},
+		"the first of two calls":           {began, []time.Time{noon.Add(-3 * time.Second), noon.Add(-5 * time.Second)}, noon.Add(-5 * time.Second)},
+		"a call as soon as logged on":      {noon.Add(-50 * time.Millisecond), []time.Time{noon.Add(-20 * time.Millisecond)}, time.Time{}},
+		"long after such a call":           {began, []time.Time{began.Add(10 * time.Millisecond)}, began.Add(afterLogon)},
+		"the switch gives another instant": {noon, []time.Time{began}, began},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, "rec-1")
+			r.connect("rec-1")
+			r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{})
+			r.tell(logOn("s1", c.loggedOn)...)
+			r.pass(snapshotGrace / 2) // the switch takes its time
+			for n, at := range c.legs {
+				id := fmt.Sprint(n)
+				r.tell(callState("c"+id, "established", at), join("l"+id, "c"+id, "s1", at))
+			}
+			r.tell(provider.SnapshotEnd{})
+			r.settle()
+			r.wantAttached("s1.m1.A", "s1.m2.A")
+			got := r.recorders["rec-1"].continued["s1.m1.A"]
+			if c.want.IsZero() != (got == nil) || got != nil && (got.GetCause() != causeUnattached || got.GetRecorder() != "" || !got.GetSince().AsTime().Equal(c.want)) {
+				t.Errorf("continues %v, want since %v", got, c.want)
+			}
+			if r.recorders["rec-1"].continued["s1.m2.A"] != nil {
+				t.Error("a channel without a call misses something")
+			}
+			r.tell(callState("later", "established", r.now), join("later", "later", "s1", r.now))
+			if r.f.channels["s1.m1.A"].continues != nil {
+				t.Error("what is missing outlives the first media")
+			}
+		})
+	}
+}
+
+// What nobody had stays missing when the recorder that was to take it is lost
+// before the switch sends; what it then misses itself is part of that.
+func TestLostBeforeTheFirstPacket(t *testing.T) {
+	r := newRig(t, "rec-1", "rec-2")
+	for _, name := range r.names() {
+		r.connect(name)
+	}
+	began := noon.Add(-time.Minute)
+	r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{})
+	r.tell(logOn("s1", began.Add(-time.Minute))...)
+	r.tell(callState("c1", "established", began), join("l1", "c1", "s1", began), provider.SnapshotEnd{})
+	r.pass(20 * beat)
+	first := r.f.channels["s1.m1.A"].recorder
+	if first == "" || r.recorders[first].continued["s1.m1.A"] == nil {
+		t.Fatalf("not opened with %q", first)
+	}
+	r.lose(first, true)
+	r.settle()
+	second := r.recorders[r.f.channels["s1.m1.A"].recorder]
+	if got := second.continued["s1.m1.A"]; second.name == first || !got.GetSince().AsTime().Equal(began) {
+		t.Errorf("%s continues %v, want since %v", second.name, got, began)
+	}
+}

@@ -508,7 +508,7 @@ func (f *floor) nextBatch(now time.Time, r *recorder, records bool) *batch {
 	b := &batch{closes: make(map[call.ChannelID]string), drain: r.drain}
 	r.drain = nil
 	f.batchCloses(r, b)
-	f.batchOpens(r, b)
+	f.batchOpens(now, r, b)
 	f.batchUpdates(r, b)
 	if records {
 		f.batchRecords(r, b)
@@ -534,7 +534,7 @@ func (f *floor) batchCloses(r *recorder, b *batch) {
 	}
 }
 
-func (f *floor) batchOpens(r *recorder, b *batch) {
+func (f *floor) batchOpens(now time.Time, r *recorder, b *batch) {
 	var wanted []*channel
 	for id := range r.opens {
 		if ch := f.channels[id]; ch != nil && ch.recorder == r.name {
@@ -549,6 +549,7 @@ func (f *floor) batchOpens(r *recorder, b *batch) {
 			b.opening = &tandemv1.OpenChannelsRequest{}
 		}
 		b.opens = append(b.opens, ch.ID)
+		ch.continues = cmp.Or(ch.continues, f.unheard(now, ch))
 		b.opening.Channels = append(b.opening.Channels, &tandemv1.OpenChannel{Channel: ch.proto(f.sessions[ch.Channel.Session]), Reason: ch.reason, Continues: ch.continues})
 		delete(r.opens, ch.ID)
 	}

@@ -76,11 +76,14 @@ func checkOpening(want *tandemv1.OpenChannel) error {
 	switch {
 	case want.GetChannel().GetId() == "":
 		return errNoChannel
-	case c != nil && (call.Cause(c.GetCause()) != call.CauseFailover || c.GetSince() == nil):
-		return fmt.Errorf("channel %s continues another recorder's: want since and the cause %s, got %q", want.GetChannel().GetId(), call.CauseFailover, c.GetCause())
+	case c != nil && (!continuing(call.Cause(c.GetCause())) || c.GetSince() == nil):
+		return fmt.Errorf("channel %s does not begin here: want since and the cause %s or %s, got %q", want.GetChannel().GetId(), call.CauseFailover, call.CauseUnattached, c.GetCause())
 	}
 	return nil
 }
+
+// continuing reports whether a channel may begin with a gap of that cause.
+func continuing(c call.Cause) bool { return c == call.CauseFailover || c == call.CauseUnattached }
 
 func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
 	err := c.fence.obey(ctx, r.Msg.GetOrder(), func() error {

@@ -59,7 +59,7 @@ func began(p *tandemv1.Part) time.Time {
 	}
 	from := p.From.AsTime()
 	for _, g := range p.Gaps {
-		if call.Cause(g.Cause) == call.CauseFailover && g.To.AsTime().After(from) {
+		if cause := call.Cause(g.Cause); (cause == call.CauseFailover || cause == call.CauseUnattached) && g.To.AsTime().After(from) {
 			from = g.To.AsTime()
 		}
 	}

@@ -29,12 +29,13 @@ type (
 	RecorderName string
 )
 
-// Continuation says that another recorder was lost with a channel. The zero
-// value says that the channel begins here.
+// Continuation says that something is missing before a channel's first packet:
+// another recorder was lost with it, or nobody had attached it while a call was
+// under way. The zero value says that the channel begins here.
 type Continuation struct {
-	Recorder RecorderName `json:"recorder"`
+	Recorder RecorderName `json:"recorder"` // that was lost; empty: nobody is known to have had the channel
 	Cause    Cause        `json:"cause"`
-	Since    time.Time    `json:"since"`          // the lost recorder was last known to record
+	Since    time.Time    `json:"since"`          // the lost recorder was last known to record, or the call began
 	Until    time.Time    `json:"until,omitzero"` // the media was on its way here; zero while it is not known to be
 }
 
@@ -53,6 +54,7 @@ const (
 	CauseLoss        Cause = "loss"        // packets were sent and never arrived
 	CauseOutage      Cause = "outage"      // the channel was attached and nothing came
 	CauseFailover    Cause = "failover"    // between two recorders
+	CauseUnattached  Cause = "unattached"  // a call was under way and nobody had attached the channel yet
 	CauseDisk        Cause = "disk"        // arrived, and could not be written in time
 	CauseInterrupted Cause = "interrupted" // the recorder was not running
 )

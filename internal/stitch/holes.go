@@ -62,13 +62,40 @@ func (j *joiner) rows() []row {
 	var rows []row
 	for p, part := range j.parts {
 		for _, g := range part.Gaps {
-			if r := (row{span{j.begin(p, g.From), j.finish(p, g.To)}, p, g.Cause}); r.from < r.to {
+			r := row{span{j.begin(p, g.From), j.finish(p, g.To)}, p, g.Cause}
+			if r.cause == call.CauseUnattached {
+				r.from = j.toldUntil(r)
+			}
+			if r.from < r.to {
 				rows = append(rows, r)
 			}
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.from, b.from) })
 	return rows
+}
+
+// toldUntil is where a row begins that says of a channel that nobody was known
+// to have it: behind all that others tell of before its end. They had it, so
+// that their silence is one, and what they miss they say.
+func (j *joiner) toldUntil(r row) int64 {
+	until := r.from
+	for p, other := range j.parts {
+		if p == r.part {
+			continue
+		}
+		for s := range other.Stretches {
+			if of := (ref{p, s}); j.start(of) < r.to {
+				until = max(until, j.end(of))
+			}
+		}
+		for _, g := range other.Gaps {
+			if g.Cause != call.CauseUnattached && j.begin(p, g.From) < r.to {
+				until = max(until, j.finish(p, g.To))
+			}
+		}
+	}
+	return until
 }
 
 // begin is the position at which a gap of a part begins: after the media

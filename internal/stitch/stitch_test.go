@@ -58,7 +58,7 @@ func (tl Timeline) String() string {
 }
 
 func TestJoin(t *testing.T) {
-	const failover, loss, interrupted = call.CauseFailover, call.CauseLoss, call.CauseInterrupted
+	const failover, loss, interrupted, unattached = call.CauseFailover, call.CauseLoss, call.CauseInterrupted, call.CauseUnattached
 	for name, c := range map[string]struct {
 		parts []Part
 		want  string
@@ -115,6 +115,23 @@ func TestJoin(t *testing.T) {
 		"gaps without any media": {
 			[]Part{{"r1", nil, []Gap{gap(0, 500, interrupted)}}, {"r2", nil, []Gap{gap(300, 800, failover)}}},
 			`| interrupted 0-500 ""-"" | failover 500-800 ""-"" `},
+		"nobody had the channel": {
+			[]Part{{"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(0, 1240, unattached)}}},
+			`1240-2000:1 | unattached 0-1240 ""-"r2" `},
+		"nobody was known to have the channel, and one had it": {
+			[]Part{{"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(0, 1240, unattached)}}, {"r1", []Stretch{media(7, 400, 1000)}, nil}},
+			`400-1000:2 1240-2000:1 | unattached 1000-1240 "r1"-"r2" `},
+		"who had it says what it missed": {
+			[]Part{
+				{"r1", []Stretch{media(7, 400, 500), media(7, 600, 700)}, []Gap{gap(500, 600, loss), gap(700, 1100, interrupted)}},
+				{"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(0, 1240, unattached)}}},
+			`400-500:1 600-700:1 1240-2000:2 | loss 500-600 "r1"-"r1" | interrupted 700-1100 "r1"-"r2" | unattached 1100-1240 "r1"-"r2" `},
+		"who had it later had it later": {
+			[]Part{{"r1", []Stretch{media(7, 3000, 4000)}, nil}, {"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(0, 1240, unattached)}}},
+			`1240-2000:2 3000-4000:1 | unattached 0-1240 ""-"r2" `},
+		"two of whom neither was known to have it": {
+			[]Part{{"r1", nil, []Gap{gap(0, 500, unattached)}}, {"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(200, 1240, unattached)}}},
+			`1240-2000:2 | unattached 0-500 ""-"r2" | unattached 500-1240 ""-"r2" `},
 		"a clock's sliver is no gap": {
 			[]Part{{"r1", []Stretch{media(7, 0, 1000)}, nil}, {"r2", []Stretch{media(8, 2000, 3000)}, []Gap{gap(990, 1005, call.CauseOutage)}}},
 			`0-1000:1 2000-3000:2 `},

@@ -800,14 +800,15 @@ func (x *OpenChannel) GetContinues() *Continuation {
 	return nil
 }
 
-// Continuation says that another recorder was lost with the channel. What is
+// Continuation says that another recorder was lost with the channel, or that
+// nobody is known to have attached it while a call was under way. What is
 // missing before the first packet here becomes a gap from since on; readers
-// that have the other recorder's media, too, take what it kept out of it.
+// that have another recorder's media, too, take what it kept out of it.
 type Continuation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Recorder      string                 `protobuf:"bytes,1,opt,name=recorder,proto3" json:"recorder,omitempty"`
-	Cause         string                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"` // failover
-	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"` // the lost recorder was last known to record
+	Recorder      string                 `protobuf:"bytes,1,opt,name=recorder,proto3" json:"recorder,omitempty"` // that was lost; empty: none is known
+	Cause         string                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`       // failover unattached
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`       // the lost recorder was last known to record, or the call began
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
