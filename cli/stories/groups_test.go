@@ -2,6 +2,7 @@ package stories
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,6 +87,15 @@ func (g *group) status(t testing.TB) *tandemv1.StatusResponse {
 	return r.Msg
 }
 
+// lastFirst are the group's programs, a recorder the later the more it had.
+func (g *group) lastFirst(s *tandemv1.StatusResponse) []*program {
+	had := make(map[*program]uint32)
+	for n, r := range g.recorders {
+		had[r] = s.GetRecorders()[n].GetLoad().GetChannels()
+	}
+	return slices.SortedStableFunc(slices.Values(g.programs()), func(a, b *program) int { return cmp.Compare(had[a], had[b]) })
+}
+
 // keeps says that the group has so many channels, by its recorders' own word.
 func (g *group) keeps(t testing.TB, channels int) bool {
 	n := 0
@@ -132,19 +142,23 @@ call_length = "2s"
 	return f, primary, secondary
 }
 
-// The whole primary group is away for some seconds. Every call of that time is
-// shown where the primary lacks it, and reconcile lists exactly those; merged,
-// each is what was spoken, to the sample. The secondary notices nothing.
+// The whole primary group is away for some seconds, and the recorder that had
+// the channels comes back when another one has them already: what began
+// meanwhile nobody had. Every call of that time is shown where the primary
+// lacks it, and reconcile lists exactly those; merged, each is what was spoken,
+// to the sample. The secondary notices nothing.
 func TestWholeGroupKilled(t *testing.T) {
 	f, primary, secondary := newTwoGroups(t, 8)
 	time.Sleep(3 * time.Second) // the floor trades
+	order := primary.lastFirst(primary.status(t))
 	before, killed := secondary.status(t), time.Now()
-	for _, p := range primary.programs() {
+	for _, p := range order {
 		p.kill()
 	}
 	time.Sleep(4 * time.Second)
-	for _, p := range primary.programs() {
+	for _, p := range order {
 		p.start()
+		time.Sleep(400 * time.Millisecond)
 	}
 	eventually(t, 20*time.Second, "the primary group has every channel again", func() bool { return primary.keeps(t, 16) })
 	back := time.Now()

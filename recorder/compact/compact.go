@@ -451,13 +451,17 @@ func (c *Compactor) open(about journal.Channel) *channel {
 	return ch
 }
 
-// moved tells of what was missed before the media of a channel came here.
+// moved notes that the media of a channel comes here now.
 func (c *Compactor) moved(ch *channel) {
-	until := ch.Channel.Continues.Until
-	if until.IsZero() {
-		return
+	if until := ch.Channel.Continues.Until; !until.IsZero() {
+		ch.Stream.Moved(rtpstream.WallOf(until))
 	}
-	if h := ch.Stream.Moved(rtpstream.WallOf(until)); h != nil {
+}
+
+// unheard tells of what was missed of a channel before its media came here, when
+// that began with a silence.
+func (c *Compactor) unheard(ch *channel, now rtpstream.Wall) {
+	if h := ch.Stream.Unheard(now); h != nil {
 		c.absent = append(c.absent, absence{ch, &rtpstream.Run{Codec: ch.Channel.Codec}, *h, true})
 		c.heard = append(c.heard, catalog.Heard{Channel: ch.Channel.ID, Num: ch.Channel.Num})
 	}
@@ -484,6 +488,7 @@ func (c *Compactor) channel(ctx context.Context, num uint32) (*channel, error) {
 // close ends a channel: whatever was waited for does not come any more.
 func (c *Compactor) close(ch *channel) error {
 	err := c.put(ch, ch.Stream.Finish)
+	c.unheard(ch, rtpstream.Ever)
 	delete(c.channels, ch.Channel.Num)
 	c.state.Channels = slices.DeleteFunc(c.state.Channels, func(o *channel) bool { return o == ch })
 	return err
@@ -538,6 +543,7 @@ func (c *Compactor) expire(ctx context.Context, clock rtpstream.Wall) error {
 		if err != nil {
 			return err
 		}
+		c.unheard(ch, clock)
 		for _, t := range ch.Tracks {
 			if n := len(t.Regions); n > 0 && clock.Sub(t.Regions[n-1].Hi) > settleTime && clock.Sub(t.run.Arrival) > settleTime {
 				c.finish(ch, t)

@@ -156,6 +156,7 @@ func TestContinuation(t *testing.T) {
 		{"silent ever since", nil, nil, func(base time.Time) catalog.Gap {
 			return catalog.Gap{From: base, To: base.Add(time.Second + 20*time.Millisecond)}
 		}, time.Second, true},
+		{"a moment after it was to come", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }, 2850 * time.Millisecond, false},
 		{"heard before it was told", nil, nil, func(base time.Time) catalog.Gap { return catalog.Gap{From: base, To: base.Add(3 * time.Second)} }, 3*time.Second + 50*time.Millisecond, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -473,6 +473,7 @@ func TestContinuation(t *testing.T) {
 	for name, c := range map[string]struct{ moved, until int }{
 		"told by the first packet":            {0, 40_000},
 		"told by the move, long before":       {24_000, 24_160},
+		"told by the move, a moment before":   {39_000, 40_000},
 		"told by the move, after some packet": {40_800, 40_000},
 	} {
 		t.Run(name, func(t *testing.T) { testContinuation(t, c.moved, c.until) })

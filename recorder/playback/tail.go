@@ -96,7 +96,7 @@ type listener struct {
 	fresh     []fresh
 	holes     []lost
 	gaps      []catalog.Gap // between runs
-	heads     []lost        // since another recorder was lost
+	heads     []lost        // before the media came here
 }
 
 // fresh is a chain that begins in the tail.
@@ -173,7 +173,7 @@ func (l *listener) follow(t *tail) ([]catalog.Gap, error) {
 		return nil
 	})
 	for _, a := range l.heard {
-		l.take(a)(a.stream.Finish())
+		l.finish(a)
 	}
 	for _, c := range l.fresh { // now the anchor has seen all there is
 		if len(c.parts) > 0 {
@@ -211,7 +211,7 @@ func (l *listener) note(n journal.Note) {
 		l.moved(a)
 	case n.Closed != nil:
 		if a := l.heard[n.Closed.Num]; a != nil {
-			l.take(a)(a.stream.Finish())
+			l.finish(a)
 		}
 	case n.Dropped != nil && (n.Dropped.Unseen || n.Dropped.Cause == call.CauseDisk):
 		if a := l.heard[n.Dropped.Num]; a != nil {
@@ -236,13 +236,18 @@ func (l *listener) opened(about journal.Channel) {
 	l.moved(a)
 }
 
-// moved tells of what was missed before the media of a channel came here.
+// moved notes that the media of a channel comes here now.
 func (l *listener) moved(a *attachment) {
-	until := a.about.Continues.Until
-	if until.IsZero() {
-		return
+	if until := a.about.Continues.Until; !until.IsZero() {
+		a.stream.Moved(rtpstream.WallOf(until))
 	}
-	if h := a.stream.Moved(rtpstream.WallOf(until)); h != nil {
+}
+
+// finish ends an attachment, and tells of what was missed before its media came
+// here if that did not say so.
+func (l *listener) finish(a *attachment) {
+	l.take(a)(a.stream.Finish())
+	if h := a.stream.Unheard(rtpstream.Ever); h != nil {
 		l.heads = append(l.heads, lost{&chain{num: a.about.Num}, *h})
 	}
 }

@@ -8,6 +8,7 @@
 package rtpstream
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 	headRoom      = 40 * time.Millisecond  // between two runs that follow each other: jitter, and clocks that differ
 	lastPacket    = 20 * time.Millisecond  // of audio in one packet, as is usual (RFC 3551 4.2)
 	breath        = 100 * time.Millisecond // a run that got nothing for so long may be over
+	firstPacket   = 500 * time.Millisecond // from when a sender agrees to send until its first packet is here, at most
 	overdue       = 500 * time.Millisecond // and is, when nothing came in so long after another's packet: every socket has been swept
 )
 
@@ -71,11 +73,13 @@ type Stream struct {
 	ended  []*Run
 }
 
-// Origin is where a stream comes from that began at another recorder, which
-// was lost; zero for one that begins here.
+// Origin is where a stream comes from that began before it was recorded here:
+// at another recorder, which was lost, or at none. It is zero for one that
+// begins here.
 type Origin struct {
-	Since Wall // the other one was last known to record
+	Since Wall // the other one was last known to record, or the stream began
 	Cause call.Cause
+	Until Wall // its sender was to send here; 0: as far as is known it is not yet
 }
 
 // Push takes one packet in order of the journal. It returns where packets
@@ -175,6 +179,8 @@ func (s *Stream) head(begin Wall, marker bool) (missing, quiet *Hole) {
 	}
 	h := &Hole{Start: from, End: begin}
 	switch {
+	case inherited && s.Origin.Until != 0 && begin.Sub(s.Origin.Until) > firstPacket:
+		return s.unheard(), nil
 	case inherited:
 		h.Cause = s.Origin.Cause
 	case s.Away:
@@ -194,19 +200,38 @@ func (s *Stream) head(begin Wall, marker bool) (missing, quiet *Hole) {
 	return nil, h
 }
 
-// Moved notes since when the media of a stream that began at another recorder
-// has come here, and returns what is missing until then; nil when nothing is,
-// or a run that has begun says it. From then on the stream is like any other.
-func (s *Stream) Moved(at Wall) *Hole {
-	if s.Edge != 0 || s.Origin.Cause == "" {
+// Ever is after everything.
+const Ever = Wall(math.MaxInt64)
+
+// Moved notes since when the media of a stream that began elsewhere is sent here.
+func (s *Stream) Moved(at Wall) {
+	if s.Edge == 0 && s.Origin.Cause != "" && s.Origin.Until == 0 {
+		s.Origin.Until = at
+	}
+}
+
+// Unheard returns what is missing of a stream that began elsewhere when it is
+// sent here, and by now its first packet would have come: it begins with a
+// silence. From then on the stream is like any other. nil: nothing is missing,
+// a run that has begun says it, or it is too early to tell.
+func (s *Stream) Unheard(now Wall) *Hole {
+	if s.Edge != 0 || s.Origin.Until == 0 || now.Sub(s.Origin.Until) <= firstPacket {
 		return nil
 	}
-	// The last packet that went elsewhere holds what was said until the first one here.
-	h := &Hole{Start: s.Origin.Since, End: at.Add(lastPacket), Cause: s.Origin.Cause}
-	for _, c := range s.Candidates {
-		h.End = min(h.End, c.Run.Anchor.Wall(c.Run.Pending[0].From))
-	}
+	h := s.unheard()
 	s.Origin = Origin{}
+	return h
+}
+
+func (s *Stream) unheard() *Hole {
+	// The last packet that went elsewhere holds what was said until the first one here.
+	h := &Hole{Start: s.Origin.Since, End: s.Origin.Until.Add(lastPacket), Cause: s.Origin.Cause}
+	for _, c := range s.Candidates {
+		if begin := c.Run.Anchor.Wall(c.Run.Pending[0].From); begin.Sub(s.Origin.Until) <= firstPacket {
+			h.End = begin
+			break
+		}
+	}
 	if h.End <= h.Start {
 		return nil
 	}

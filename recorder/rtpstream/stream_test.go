@@ -122,20 +122,20 @@ func TestHoles(t *testing.T) {
 			send(9)
 		}, 1, []call.Cause{call.CauseInterrupted}},
 		{"after another recorder", func(k *talker, s *Stream, send func(int)) {
-			s.Origin = Origin{k.at, call.CauseFailover}
+			s.Origin = Origin{Since: k.at, Cause: call.CauseFailover}
 			k.lose(100)
 			send(9)
 			k.ssrc++
 			send(9)
 		}, 2, []call.Cause{call.CauseFailover}},
 		{"stopped before the first packet, after another recorder", func(k *talker, s *Stream, send func(int)) {
-			s.Origin = Origin{k.at, call.CauseFailover}
+			s.Origin = Origin{Since: k.at, Cause: call.CauseFailover}
 			s.Interrupt(k.at)
 			k.silent(time.Second)
 			send(9)
 		}, 1, []call.Cause{call.CauseFailover}},
 		{"as soon as another recorder was lost", func(k *talker, s *Stream, send func(int)) {
-			s.Origin = Origin{k.at, call.CauseFailover}
+			s.Origin = Origin{Since: k.at, Cause: call.CauseFailover}
 			k.lose(1)
 			send(9)
 		}, 1, nil},
