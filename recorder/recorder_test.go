@@ -263,21 +263,29 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// What is missing since another recorder was lost with a channel is named,
-// even when this one was stopped before the first packet came.
+// What is missing since another recorder was lost with a channel, or since a
+// call began that nobody had, is named, even when this one was stopped before
+// the first packet came.
 func TestContinuesAnother(t *testing.T) {
+	for _, c := range []*tandemv1.Continuation{{Recorder: "rec-2", Cause: "failover"}, {Cause: "unattached"}} {
+		t.Run(c.GetCause(), func(t *testing.T) { testContinues(t, c) })
+	}
+}
+
+func testContinues(t *testing.T, c *tandemv1.Continuation) {
 	b := newBench(t)
 	since := time.Now().Add(-2 * time.Second)
 	ask := func(c *tandemv1.Continuation) (*connect.Response[tandemv1.OpenChannelsResponse], error) {
 		return b.control.OpenChannels(t.Context(), connect.NewRequest(&tandemv1.OpenChannelsRequest{Order: order(2, "a"),
 			Channels: []*tandemv1.OpenChannel{{Channel: &tandemv1.Channel{Id: "a"}, Continues: c}}}))
 	}
-	for _, c := range []*tandemv1.Continuation{{Recorder: "rec-2", Cause: "failover"}, {Recorder: "rec-2", Cause: "whim", Since: timestamppb.New(since)}} {
-		if _, err := ask(c); connect.CodeOf(err) != connect.CodeInvalidArgument {
-			t.Errorf("%v: %v", c, err)
+	for _, wrong := range []*tandemv1.Continuation{c, {Recorder: "rec-2", Cause: "whim", Since: timestamppb.New(since)}} {
+		if _, err := ask(wrong); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%v: %v", wrong, err)
 		}
 	}
-	if _, err := ask(&tandemv1.Continuation{Recorder: "rec-2", Cause: "failover", Since: timestamppb.New(since)}); err != nil {
+	c.Since = timestamppb.New(since)
+	if _, err := ask(c); err != nil {
 		t.Fatal(err)
 	}
 	b.stop()
@@ -286,7 +294,7 @@ func TestContinuesAnother(t *testing.T) {
 	b.say(b.held()["a"].Endpoint, 0, 10)
 	b.until("ten packets are kept", func() bool { return b.held()["a"].Packets == 10 })
 	_, gaps := b.export("a")
-	if len(gaps) != 1 || gaps[0].Cause != "failover" || gaps[0].From.AsTime().Sub(since).Abs() > time.Millisecond || gaps[0].To.AsTime().Sub(begin).Abs() > time.Second {
+	if len(gaps) != 1 || gaps[0].Cause != c.Cause || gaps[0].From.AsTime().Sub(since).Abs() > time.Millisecond || gaps[0].To.AsTime().Sub(begin).Abs() > time.Second {
 		t.Errorf("gaps %v", gaps)
 	}
 }

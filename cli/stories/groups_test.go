@@ -42,7 +42,10 @@ func newGroup(f *floor, name, ctiAt string, secondary bool) *group {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		f.t.Fatal(err)
 	}
-	g := &group{directorAt: address(f.t)}
+	g, net := &group{directorAt: address(f.t)}, 1
+	if secondary {
+		net = 2
+	}
 	known := ""
 	for n := range 2 {
 		own, at := filepath.Join(dir, fmt.Sprint(n+1)), address(f.t)
@@ -55,13 +58,15 @@ group = %q
 control = %q
 metrics = ""
 dir = %q
+[rtp]
+host = "127.0.%d.%d" # each is a host of its own: nobody's old port is another one's new one
 [media]
 keep = "calls"
 [journal]
 file_age = "1s"
 [limits]
 reserve = 0
-`, name, n+1, name, at, filepath.Join(own, "data"))))
+`, name, n+1, name, at, filepath.Join(own, "data"), net, n+1)))
 		known += fmt.Sprintf("[[recorder]]\nname = \"%s-%d\"\naddress = %q\n", name, n+1, at)
 	}
 	g.director = configure(f.t, dir, "director", fmt.Sprintf(`
@@ -183,8 +188,11 @@ func TestWholeGroupKilled(t *testing.T) {
 		t.Fatalf("%d legs while the group was away and %d at other times: this proves little", len(within), len(outside))
 	}
 	listed := f.reconciled()
-	filled := f.filled()
+	filled, untold := f.filled()
 	for _, leg := range within {
+		if untold[leg] {
+			t.Errorf("%s: the primary says that nothing is missing", leg)
+		}
 		if !filled[leg] || !listed[leg] {
 			t.Errorf("%s: shown by fill: %v, listed by reconcile: %v", leg, filled[leg], listed[leg])
 		}
@@ -220,23 +228,29 @@ func legsAround(account *truth.Account, from, to time.Time) (within, outside []s
 	return within, outside
 }
 
-// filled are the legs of the secondary group that fill something.
-func (f *floor) filled() map[string]bool {
+// filled are the legs of the secondary group that fill something, and untold
+// those of which the primary group has both ends and tells of no gap.
+func (f *floor) filled() (legs, untold map[string]bool) {
 	f.t.Helper()
-	legs := map[string]bool{}
+	legs, untold = map[string]bool{}, map[string]bool{}
 	for line := range bytes.Lines(f.recctl("--json", "calls", "--secondary", "fill", "--limit", "100000")) {
 		var r struct {
 			Leg       string
 			Secondary bool
+			State     call.State
+			GapMs     int64 `json:"gap_ms"`
 		}
 		if err := json.Unmarshal(line, &r); err != nil {
 			f.t.Fatalf("calls --json: %v: %s", err, line)
 		}
-		if r.Secondary {
+		switch {
+		case r.Secondary:
 			legs[r.Leg] = true
+		case r.State == call.StateComplete && r.GapMs == 0:
+			untold[r.Leg] = true
 		}
 	}
-	return legs
+	return legs, untold
 }
 
 // reconciled are the legs that the primary group lacks, or lacks some of. That
