@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"tandem/internal/pki"
@@ -35,20 +37,44 @@ func (c *firstWord) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// dialClear is dial, for servers that may want TLS.
-func dialClear(dial Dial) Dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
+// clearTransport speaks without encryption to servers that may want TLS. Which
+// they do is in their first bytes; net/http forgets them where they come before
+// its first request has gone out.
+type clearTransport struct {
+	*http.Transport
+	wrong sync.Map // by address: the error of a server that last began in the wrong way
+}
+
+func newClearTransport(dial Dial) *clearTransport {
+	t := &clearTransport{}
+	t.Transport = newTransport(func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &firstWord{Conn: conn, judge: func(first []byte) error {
-			if bytes.HasPrefix(first, tlsAlert) || bytes.HasPrefix(first, http1) {
-				return pki.WantsTLS(address)
-			}
-			return nil
-		}}, nil
+		return &firstWord{Conn: conn, judge: func(first []byte) error { return t.judge(address, first) }}, nil
+	})
+	return t
+}
+
+func (t *clearTransport) judge(address string, first []byte) error {
+	if !bytes.HasPrefix(first, tlsAlert) && !bytes.HasPrefix(first, http1) {
+		t.wrong.Delete(address)
+		return nil
 	}
+	err := pki.WantsTLS(address)
+	t.wrong.Store(address, err)
+	return err
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *clearTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t.wrong.Delete(r.URL.Host)
+	res, err := t.Transport.RoundTrip(r)
+	if wrong, known := t.wrong.Load(r.URL.Host); err != nil && known {
+		err = wrong.(error)
+	}
+	return res, err
 }
 
 // clearListener tells of callers that speak TLS. What answers them is net/http:

@@ -48,7 +48,7 @@ func NewClient() *http.Client { return NewClientOver(overTCP) }
 
 // NewClientOver is NewClient with connections made by dial.
 func NewClientOver(dial Dial) *http.Client {
-	return &http.Client{Transport: newTransport(dialClear(dial))}
+	return &http.Client{Transport: newClearTransport(dial)}
 }
 
 // newTransport speaks HTTP/2 over whatever connections dial makes. Where they
