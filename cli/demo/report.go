@@ -26,6 +26,7 @@ type Report struct {
 	DuplicatedMs  int64            `json:"duplicated_ms"`
 	ForeignMs     int64            `json:"foreign_ms"` // recorded, and never sent on the channel
 	GapsMs        map[string]int64 `json:"gaps_ms"`    // gap_ms by cause
+	LateMs        int64            `json:"late_ms"`    // of the switch's own sender, at worst
 	// MissingAfterMergeMs is what neither of two groups has; absent where there is one.
 	MissingAfterMergeMs *int64        `json:"missing_after_merge_ms,omitempty"`
 	Faults              []FaultReport `json:"faults"`
@@ -154,10 +155,15 @@ type Facts struct {
 	Turrets   int
 	Channels  int
 	Calls     int
+	Late      time.Duration // of the switch's own sender, at worst
 	Faults    []Fault
 	Verdict   truth.Verdict
 	Directory string
 }
+
+// tooBusy is how late the switch's sender must have been to explain what is
+// wrong: recorders hear all that it sends, but not when it says.
+const tooBusy = time.Second
 
 // NewReport computes the report.
 func NewReport(f Facts) Report {
@@ -165,7 +171,7 @@ func NewReport(f Facts) Report {
 	r := Report{
 		Seed: f.Seed, DurationMs: f.Duration.Milliseconds(), Turrets: f.Turrets, Channels: f.Channels, Calls: f.Calls,
 		SentMs: v.SentMS, RecordedMs: v.RecordedMS, GapMs: v.GapMS, UnexplainedMs: v.UnexplainedMS, DuplicatedMs: v.DuplicatedMS, ForeignMs: v.ForeignMS,
-		GapsMs: map[string]int64{}, Faults: []FaultReport{}, Directory: f.Directory, Findings: v.Findings,
+		GapsMs: map[string]int64{}, Faults: []FaultReport{}, Directory: f.Directory, Findings: v.Findings, LateMs: f.Late.Milliseconds(),
 	}
 	maps.Copy(r.GapsMs, v.GapsMS)
 	for _, fault := range f.Faults {
@@ -174,6 +180,9 @@ func NewReport(f Facts) Report {
 		if group, ok := one.(GroupFaultReport); ok {
 			r.MissingAfterMergeMs = &group.MissingAfterMergeMs
 		}
+	}
+	if f.Late >= tooBusy && !r.Passed() {
+		r.Findings = append([]string{fmt.Sprintf("the switch's own sender was %d ms late: this machine is too busy to be judged", r.LateMs)}, r.Findings...)
 	}
 	return r
 }

@@ -127,13 +127,26 @@ func TestGroupReportJSON(t *testing.T) {
 	}
 }
 
+// On a machine that is too busy the switch itself is late: where anything is wrong
+// the findings say so first.
+func TestReportTooBusy(t *testing.T) {
+	facts := Facts{Verdict: truth.Verdict{SentMS: 100, RecordedMS: 100}, Late: 2 * time.Second}
+	if r := NewReport(facts); !r.Passed() {
+		t.Errorf("%+v", r)
+	}
+	facts.Verdict.Findings = []string{"another"}
+	if r := NewReport(facts); r.Passed() || len(r.Findings) != 2 || !strings.Contains(r.Findings[0], "2000 ms late") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // The names that programs rely on.
 func TestReportJSON(t *testing.T) {
 	text, err := json.Marshal(NewReport(Facts{Faults: []Fault{&RecorderFault{}, &DirectorFault{}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"seed":0,"duration_ms":0,"turrets":0,"channels":0,"calls":0,"sent_ms":0,"recorded_ms":0,"gap_ms":0,"unexplained_ms":0,"duplicated_ms":0,"foreign_ms":0,"gaps_ms":{},` +
+	const want = `{"seed":0,"duration_ms":0,"turrets":0,"channels":0,"calls":0,"sent_ms":0,"recorded_ms":0,"gap_ms":0,"unexplained_ms":0,"duplicated_ms":0,"foreign_ms":0,"gaps_ms":{},"late_ms":0,` +
 		`"faults":[{"at_ms":0,"what":"recorder_killed","object":"","live_legs":0,"detect_ms":0,"gap_ms":{"p50":0,"p99":0,"max":0},"steady_ms":0,"outage_ms":0},` +
 		`{"at_ms":0,"what":"director_killed","object":"","takeover_ms":0,"audio_lost_ms":0,"stale_commands_accepted":0,"back_ms":0}],"directory":""}`
 	if string(text) != want {

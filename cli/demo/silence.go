@@ -29,7 +29,7 @@ func (f *floor) fallSilent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.calls = state.CallsMade
+	f.calls, f.late = state.CallsMade, time.Duration(state.RTP.LateMs)*time.Millisecond
 	if f.twin != nil {
 		f.twin.quiet = time.Now()
 	}
