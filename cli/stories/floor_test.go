@@ -205,6 +205,12 @@ func (f *floor) exportLeg(leg string) (media.WAVFormat, []byte) {
 	f.t.Helper()
 	file := filepath.Join(f.dir, strings.ReplaceAll(leg, "/", "_")+".wav")
 	f.recctl("export", "-o", file, leg)
+	return f.readWAV(file)
+}
+
+// readWAV returns the format and the bytes of a file's audio.
+func (f *floor) readWAV(file string) (media.WAVFormat, []byte) {
+	f.t.Helper()
 	in, err := os.Open(file)
 	if err != nil {
 		f.t.Fatal(err)

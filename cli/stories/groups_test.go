@@ -21,7 +21,6 @@ import (
 	"tandem/api/tandem/v1/tandemv1connect"
 	"tandem/cli/scenario"
 	"tandem/internal/call"
-	"tandem/internal/media"
 	"tandem/internal/rpc"
 	"tandem/turretsim/truth"
 )
@@ -170,7 +169,7 @@ func TestWholeGroupKilled(t *testing.T) {
 	after := secondary.status(t)
 	time.Sleep(3 * time.Second)
 	f.fault("POST", "/fault/stop_calls", "")
-	time.Sleep(3 * time.Second) // the last of them end, and are written
+	eventually(t, 30*time.Second, "the last call has ended", func() bool { return len(f.recctl("--json", "calls", "--ongoing")) == 0 })
 	f.sim.stop()
 
 	account, err := truth.Load(f.truth)
@@ -306,15 +305,7 @@ func (f *floor) merged(account *truth.Account, leg string) {
 	if said.OpenMs != 0 || said.FilledMs == 0 || said.Filled[0].FromGroup != "secondary" {
 		f.t.Errorf("%s: %s", leg, out)
 	}
-	in, err := os.Open(file)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer in.Close()
-	format, audio, err := media.ReadWAV(in)
-	if err != nil {
-		f.t.Fatalf("%s: %v", file, err)
-	}
+	format, audio := f.readWAV(file)
 	if check, err := account.CheckLeg(leg, format.Codec, audio); err != nil || !check.OK() {
 		f.t.Errorf("%s: %v, %v; %s", leg, check, err, out)
 	}

@@ -1,8 +1,6 @@
 package stories
 
 import (
-	"fmt"
-	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,18 +17,8 @@ func TestSharedCatalog(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/shared",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-			env.Setenv("TZ", "UTC")
-			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("DATABASE", url)
-			for _, name := range []string{"CTI", "SIP", "FAULTS", "DIAL", "DIRECTOR", "RECORDER1", "RECORDER2"} {
-				port, err := freePort()
-				if err != nil {
-					return err
-				}
-				env.Setenv(name, fmt.Sprintf("127.0.0.1:%d", port))
-			}
-			return nil
+			return furnish(env, bin, "CTI", "SIP", "FAULTS", "DIAL", "DIRECTOR", "RECORDER1", "RECORDER2")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand,

@@ -35,17 +35,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-			env.Setenv("TZ", "UTC")
-			env.Setenv("HOME", env.WorkDir)
-			for _, name := range []string{"CTI", "SIP", "FAULTS", "DIAL", "DIRECTOR", "RECORDER", "DIRECTOR_METRICS", "RECORDER_METRICS"} {
-				port, err := freePort()
-				if err != nil {
-					return err
-				}
-				env.Setenv(name, fmt.Sprintf("127.0.0.1:%d", port))
-			}
-			return nil
+			return furnish(env, bin, "CTI", "SIP", "FAULTS", "DIAL", "DIRECTOR", "RECORDER", "DIRECTOR_METRICS", "RECORDER_METRICS")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expand": expand,
@@ -62,6 +52,21 @@ func TestStories(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 	})
+}
+
+// furnish gives a script the programs, a home, and an address for each name.
+func furnish(env *testscript.Env, bin string, names ...string) error {
+	env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	env.Setenv("TZ", "UTC")
+	env.Setenv("HOME", env.WorkDir)
+	for _, name := range names {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		env.Setenv(name, fmt.Sprintf("127.0.0.1:%d", port))
+	}
+	return nil
 }
 
 // freePort was free for TCP and UDP a moment ago.
