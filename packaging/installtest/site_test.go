@@ -314,7 +314,7 @@ func (s *site) judge(at time.Time) scenario.Judgement {
 		s.t.Fatal("nobody talked: nothing is shown")
 	}
 	if v.SentMS != v.RecordedMS && fault.Late >= time.Second {
-		s.t.Skipf("the switch's own sender was %v late: this machine is too busy to be judged", fault.Late)
+		s.t.Logf("the switch's own sender was %v late: this machine may be too busy to be judged", fault.Late)
 	}
 	if v.UnexplainedMS > 0 {
 		s.t.Errorf("%d ms are missing without a gap: %q", v.UnexplainedMS, v.Findings)
