@@ -234,21 +234,23 @@ func (l *journaldLine) send(record []byte) {
 	}
 }
 
-// retry sends what waits, and says how much did not find room.
+// retry sends what waits, and behind it how much did not find room, which
+// waits its turn like any record.
 func (l *journaldLine) retry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.waiting) > 0 && l.try(l.waiting[0]) {
+	for len(l.waiting) > 0 {
+		if !l.try(l.waiting[0]) {
+			time.AfterFunc(journaldRetry, l.retry)
+			return
+		}
 		l.waiting = l.waiting[1:]
-	}
-	if len(l.waiting) > 0 {
-		time.AfterFunc(journaldRetry, l.retry)
-		return
+		if len(l.waiting) == 0 && l.lost > 0 {
+			l.waiting = [][]byte{l.record(journal.PriWarning, "log records lost: the journal did not take them", []field{{"records", strconv.Itoa(l.lost)}})}
+			l.lost = 0
+		}
 	}
 	l.waiting = nil
-	if l.lost > 0 && l.try(l.record(journal.PriWarning, "log records lost: the journal did not take them", []field{{"records", strconv.Itoa(l.lost)}})) {
-		l.lost = 0
-	}
 }
 
 // try sends a record without waiting, and says false when it is to wait. One

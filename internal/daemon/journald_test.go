@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
 )
 
 // openJournald is a journald that is read with fieldsOf.
@@ -129,6 +131,28 @@ func TestJournaldFull(t *testing.T) {
 	log.Info("on")
 	if got := fieldsOf(t, conn); got["MESSAGE"] != "on" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// The word of what was lost waits its turn as records do: it comes although
+// the queue is full again when it is due.
+func TestJournaldFullForTheLoss(t *testing.T) {
+	conn, line := openJournald(t)
+	filler := line.record(journal.PriInfo, "filler", nil)
+	filled := 0
+	for line.try(filler) {
+		filled++
+	}
+	line.waiting, line.lost = [][]byte{filler}, 3
+	fieldsOf(t, conn) // makes room for what waits, and for nothing behind it
+	line.retry()
+	for range filled {
+		if got := fieldsOf(t, conn); got["MESSAGE"] != "filler" {
+			t.Fatalf("got %v", got)
+		}
+	}
+	if got := fieldsOf(t, conn); got["TANDEM_RECORDS"] != "3" {
+		t.Errorf("got %v, want the word of 3 lost", got)
 	}
 }
 
