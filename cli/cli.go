@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -54,7 +55,10 @@ type invocation struct {
 
 func (i *invocation) run(ctx context.Context, args []string) int {
 	app := i.app()
-	err := app.RunContext(ctx, arrange(app, args))
+	args, err := arrange(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
 	if err == nil {
 		return ExitDone
 	}
@@ -162,18 +166,19 @@ Everywhere: --json, --config FILE, --director ADDR, --watchdog ADDR (see recctl 
 `
 
 func unknownCommand(commands []*cli.Command, name, help string) error {
-	if near := cli.SuggestCommand(commands, name); near != "" {
-		return usage("no command %q; %s (%s lists them)", name, strings.ToLower(near[:1])+near[1:], help)
+	near := cli.SuggestCommand(commands, name)
+	if near == "" || strings.Contains(near, `""`) { // it is like none of them
+		return usage("no command %q; %s lists them", name, help)
 	}
-	return usage("no command %q; %s lists them", name, help)
+	return usage("no command %q; %s (%s lists them)", name, strings.ToLower(near[:1])+near[1:], help)
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
-	help := "recctl --help"
+	help, flags := "recctl --help", c.App.Flags
 	if c.Command != nil && c.Command.HelpName != "" {
-		help = c.Command.HelpName + " --help"
+		help, flags = c.Command.HelpName+" --help", slices.Concat(c.Command.Flags, flags)
 	}
-	return usage("%s; see %s", err, help)
+	return usage("%s; see %s", optionFault(flags, err), help)
 }
 
 // arguments wants exactly the named arguments, and returns them.

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/config"
 )
 
 // commanded is what the director in charge answered to a command.
@@ -42,7 +43,23 @@ func command[T any](ctx context.Context, s *site, do func(context.Context, peer)
 const glance = 200 * time.Millisecond
 
 func timeoutFlag(value time.Duration) cli.Flag {
-	return &cli.DurationFlag{Name: "timeout", Value: value, Usage: "wait at most `TIME`; what was asked for goes on"}
+	return durationFlag(cli.DurationFlag{Name: "timeout", Value: value, Usage: "wait at most `TIME`; what was asked for goes on", Action: positive("timeout")})
+}
+
+// durationFlag shows its default as people write one.
+func durationFlag(f cli.DurationFlag) cli.Flag {
+	f.DefaultText = config.Duration(f.Value).String()
+	return &f
+}
+
+// positive wants a length of time in which something can be done.
+func positive(option string) func(*cli.Context, time.Duration) error {
+	return func(_ *cli.Context, d time.Duration) error {
+		if d <= 0 {
+			return usage("--%s %v: want more than 0s", option, d)
+		}
+		return nil
+	}
 }
 
 // channels are all that whoever is in charge of the group by now knows.
@@ -78,14 +95,14 @@ func (c commanded[T]) wait(ctx context.Context, i *invocation, timeout time.Dura
 			if n == 0 || err != nil {
 				return err
 			}
-			most, last = max(most, n), "left: "+count(n, "channel")
+			most, last = max(most, n), count(n, "channel")+" left"
 			bar.set(int64(most-n), int64(most))
 		}
 		select {
 		case <-ctx.Done():
 			return failed("interrupted, %s; what was asked for goes on", last)
 		case <-end:
-			return failed("not done after %v: %s", timeout, last)
+			return failed("not done after %v: %s", config.Duration(timeout), last)
 		case <-every.C:
 		}
 	}

@@ -80,7 +80,7 @@ func TestCommandsFail(t *testing.T) {
 		{"drain", nil, nil, ExitUsage, "wants RECORDER"},
 		{"move t2 --to rec-2", nil, back, ExitFailed, "move t2: channel s2.m1.A is on rec-1 and not on rec-2: 488 Not Acceptable Here"},
 		{"rebalance", nil, back, ExitFailed, "rebalance: channel s2.m1.A is on rec-1 and not on rec-2"},
-		{"drain rec-1 --timeout 300ms", nil, moving[:2], ExitFailed, "drain rec-1: not done after 300ms: left: 1 channel; recctl channels --recorder rec-1 says what is on it, recctl drain rec-1 --undo takes it back"},
+		{"drain rec-1 --timeout 300ms", nil, moving[:2], ExitFailed, "drain rec-1: not done after 300ms: 1 channel left; recctl channels --recorder rec-1 says what is on it, recctl drain rec-1 --undo takes it back"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			site := newFakeSite(t)
@@ -121,7 +121,7 @@ func TestDrainEnds(t *testing.T) {
 		t.Error(n, err)
 	}
 	site.director.status.Recorders[1].State = "ready"
-	if _, err := left(moving[1]); err == nil || !strings.Contains(err.Error(), "somebody took it back; left: 1 channel") {
+	if _, err := left(moving[1]); err == nil || !strings.Contains(err.Error(), "somebody took it back; 1 channel left") {
 		t.Error(err)
 	}
 	var errs bytes.Buffer
@@ -129,7 +129,7 @@ func TestDrainEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := commanded[tandemv1.DirectorServiceDrainResponse]{site: s, group: "primary"}
 	err := c.wait(ctx, i, time.Minute, func([]*tandemv1.FloorChannel) (int, error) { cancel(); return 3, nil })
-	if err == nil || err.Error() != "interrupted, left: 3 channels; what was asked for goes on" || !strings.Contains(errs.String(), "  0%") {
+	if err == nil || err.Error() != "interrupted, 3 channels left; what was asked for goes on" || !strings.Contains(errs.String(), "  0%") {
 		t.Error(err, errs.String())
 	}
 }

@@ -87,7 +87,7 @@ func (s *site) stillOn(ctx context.Context, group, recorder string) func([]*tand
 		}
 		state := s.stateOf(ctx, group, recorder)
 		if drains && state == "ready" {
-			return left, failed("somebody took it back; left: %s", count(left, "channel"))
+			return left, failed("somebody took it back; %s left", count(left, "channel"))
 		}
 		drains = drains || state == "draining"
 		return left, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/config"
 )
 
 func failoverCommand(i *invocation) *cli.Command {
@@ -40,7 +41,7 @@ object a line for each watchdog: watchdog, address, paused, until.`,
 			&cli.BoolFlag{DisableDefaultText: true, Name: "force", Usage: "take over without the leave of voters"},
 			&cli.StringFlag{Name: "i-have-checked", Usage: "with --force: `WHAT`, which is \"DIRECTOR is off\""},
 			&cli.BoolFlag{DisableDefaultText: true, Name: "pause", Usage: "have watchdogs promote nobody for a while"},
-			&cli.DurationFlag{Name: "for", Value: time.Hour, Usage: "with --pause: end it after `TIME`"},
+			durationFlag(cli.DurationFlag{Name: "for", Value: time.Hour, Usage: "with --pause: end it after `TIME`"}),
 			&cli.BoolFlag{DisableDefaultText: true, Name: "resume", Usage: "end a pause"},
 			reasonFlag(),
 			waitFlag(),
@@ -70,7 +71,7 @@ func reasonFlag() cli.Flag {
 }
 
 func waitFlag() cli.Flag {
-	return &cli.DurationFlag{Name: "timeout", Value: 15 * time.Second, Usage: "wait at most `TIME` for the other director to be in charge"}
+	return durationFlag(cli.DurationFlag{Name: "timeout", Value: 15 * time.Second, Usage: "wait at most `TIME` for the other director to be in charge", Action: positive("timeout")})
 }
 
 // belongs says which options go with which of failover's verbs.
@@ -106,7 +107,7 @@ func failoverVerb(c *cli.Context) (string, error) {
 	case c.IsSet("i-have-checked") && !c.Bool("force"):
 		return "", usage("--i-have-checked goes with --force only")
 	case d < time.Second || d > maxPause:
-		return "", usage("--for %v: want 1s to %v", d, maxPause)
+		return "", usage("--for %v: want 1s to %v", config.Duration(d), config.Duration(maxPause))
 	}
 	return verbs[0], nil
 }

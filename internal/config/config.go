@@ -30,7 +30,17 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // MarshalText is the inverse of UnmarshalText.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-func (d Duration) String() string { return time.Duration(d).String() }
+// String is the shortest way to write it: "5m", where time.Duration says "5m0s".
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
 
 // Std is the same length of time as the standard type.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
@@ -93,11 +103,11 @@ func Parse[C Validator](file, text string, defaults C) (C, error) {
 	if err != nil {
 		var syntax toml.ParseError
 		if errors.As(err, &syntax) {
-			key := syntax.LastKey
-			if key == "" {
-				key = fmt.Sprintf("line %d", syntax.Position.Line)
+			fault := Fault{Key: fmt.Sprintf("line %d", syntax.Position.Line), Text: syntax.Message}
+			if syntax.LastKey != "" {
+				fault = Fault{Key: syntax.LastKey, Text: fmt.Sprintf("%s (%s)", syntax.Message, fault.Key)}
 			}
-			return defaults, &Faults{File: file, Faults: []Fault{{Key: key, Text: fmt.Sprintf("%s (line %d)", syntax.Message, syntax.Position.Line)}}}
+			return defaults, &Faults{File: file, Faults: []Fault{fault}}
 		}
 		return defaults, &Faults{File: file, Faults: []Fault{{Key: "toml", Text: err.Error()}}}
 	}
