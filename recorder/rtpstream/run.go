@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	window     = 128  // sequence numbers within which a late packet is recognised: 2.5 s of 20 ms
+	window     = 512  // sequence numbers within which a late packet is recognised: maxLate of 10 ms packets
 	maxDropout = 3000 // RFC 3550 A.1: a longer jump must be borne out by the timestamps
 	minFrame   = 40   // no sender sends packets of less than 5 ms of G.711
 
@@ -29,7 +29,7 @@ type Run struct {
 	High    int64     // highest extended sequence number received
 	TS      int64     // extended timestamp of that packet
 	Arrival Wall      // of the last packet that was not a duplicate
-	Seen    [2]uint64 // bit i: High-i has been received
+	Seen    seen      // bit i: High-i has been received
 	Frame   int64     // samples of the newest packet that had any
 	Jitter  float64   // RFC 3550 6.4.1, in timestamp units
 	Transit int64     // arrival - timestamp of the last packet in order
@@ -94,7 +94,7 @@ const (
 // their low bits always are what was on the wire.
 func newRun(p Packet, arrival Wall) *Run {
 	r := &Run{SSRC: p.SSRC, Codec: p.Codec, Began: arrival, High: int64(p.Seq), TS: int64(p.TS), Arrival: arrival,
-		Seen: [2]uint64{1, 0}, Frame: p.samples(), Anchor: Anchor{Rate: p.Codec.ClockRate()}}
+		Seen: seen{1}, Frame: p.samples(), Anchor: Anchor{Rate: p.Codec.ClockRate()}}
 	r.Anchor.start(r.TS, arrival)
 	r.Transit = r.Anchor.units(time.Duration(arrival)) - r.TS
 	r.Pending = Coverage{{From: r.TS, To: r.TS + p.samples(), First: r.High, Last: r.High}}
@@ -155,14 +155,7 @@ func (r *Run) take(p Packet, seq, ts int64, arrival Wall) Verdict {
 // see marks a sequence number as received.
 func (r *Run) see(seq int64) Verdict {
 	if ahead := seq - r.High; ahead > 0 {
-		switch {
-		case ahead >= window:
-			r.Seen = [2]uint64{}
-		case ahead >= 64:
-			r.Seen = [2]uint64{0, r.Seen[0] << (ahead - 64)}
-		default:
-			r.Seen = [2]uint64{r.Seen[0] << ahead, r.Seen[1]<<ahead | r.Seen[0]>>(64-ahead)}
-		}
+		r.Seen.shift(ahead)
 		r.High = seq
 		r.Seen[0] |= 1
 		return Next
@@ -174,6 +167,24 @@ func (r *Run) see(seq int64) Verdict {
 	}
 	r.Seen[behind/64] |= bit
 	return Late
+}
+
+// seen has a bit for each of the newest sequence numbers.
+type seen [window / 64]uint64
+
+// shift makes room for the next by numbers; those that fall out are forgotten.
+func (s *seen) shift(by int64) {
+	words, bits := int(min(by, window)/64), by%64
+	for i := len(s) - 1; i >= 0; i-- {
+		var word uint64
+		if from := i - words; from >= 0 {
+			word = s[from] << bits
+			if from > 0 {
+				word |= s[from-1] >> (64 - bits)
+			}
+		}
+		s[i] = word
+	}
 }
 
 // End is the timestamp after the run's last sample.

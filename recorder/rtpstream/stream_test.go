@@ -286,6 +286,39 @@ func TestFloodIsNotHeardInAGap(t *testing.T) {
 	}
 }
 
+// Packets that the network kept for up to five seconds while others overtook
+// them are placed where their sender meant them, one or many in a row.
+func TestOvertakenForSeconds(t *testing.T) {
+	for _, frame := range []int{80, 160} {
+		for _, kept := range []int{1, 2, 40} {
+			for _, late := range []time.Duration{3 * time.Second, maxLate - ms(100)} {
+				s, h := &Stream{}, &heard{}
+				length := time.Duration(frame) * 125 * time.Microsecond
+				seq := uint16(65000)
+				packet := func(i int) (Packet, Wall) {
+					return Packet{SSRC: 7, Seq: seq + uint16(i), TS: uint32(i * frame), Codec: media.PCMU, Payload: make([]byte, frame)}, t0.Add(time.Duration(i) * length)
+				}
+				const first, total = 100, 1000
+				behind := int(late / length)
+				for i := range total {
+					if i < first || i >= first+kept {
+						h.take(s.Push(packet(i)))
+					}
+					if j := i - behind; j >= first && j < first+kept {
+						p, _ := packet(j)
+						_, at := packet(i)
+						h.take(s.Push(p, at))
+					}
+				}
+				h.take(s.Finish())
+				if len(h.placed) != total || h.runs != 1 || len(h.holes) != 0 || s.Strays != 0 {
+					t.Errorf("%d of %d samples %v late: %d placed in %d runs, holes %+v, %d strays", kept, frame, late, len(h.placed), h.runs, h.holes, s.Strays)
+				}
+			}
+		}
+	}
+}
+
 // A hole's ends are known to the sample and, on the wall, to the millisecond.
 func TestHoleExtent(t *testing.T) {
 	k, s, h := &talker{7, 1, 1000, t0}, &Stream{}, &heard{}
