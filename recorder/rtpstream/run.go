@@ -25,14 +25,14 @@ const (
 type Run struct {
 	SSRC    uint32
 	Codec   media.Codec
-	Began   Wall      // arrival of its first packet; with the SSRC its identity
-	High    int64     // highest extended sequence number received
-	TS      int64     // extended timestamp of that packet
-	Arrival Wall      // of the last packet that was not a duplicate
-	Seen    seen      // bit i: High-i has been received
-	Frame   int64     // samples of the newest packet that had any
-	Jitter  float64   // RFC 3550 6.4.1, in timestamp units
-	Transit int64     // arrival - timestamp of the last packet in order
+	Began   Wall    // arrival of its first packet; with the SSRC its identity
+	High    int64   // highest extended sequence number received
+	TS      int64   // extended timestamp of that packet
+	Arrival Wall    // of the last packet that was not a duplicate
+	Seen    seen    // bit i: High-i has been received
+	Frame   int64   // samples of the newest packet that had any
+	Jitter  float64 // RFC 3550 6.4.1, in timestamp units
+	Transit int64   // arrival - timestamp of the last packet in order
 	Anchor  Anchor
 	Pending Coverage // never empty; holes in it may still be filled
 	Marks   []int64  // High whenever the recorder stopped
