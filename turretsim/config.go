@@ -16,6 +16,7 @@ type Config struct {
 	Seed     uint64      `toml:"seed"`
 	Control  string      `toml:"control"`
 	TruthLog string      `toml:"truth_log"`
+	Nice     int         `toml:"nice"`
 	CTI      CTIConfig   `toml:"cti"`
 	SIP      SIPConfig   `toml:"sip"`
 	RTP      RTPConfig   `toml:"rtp"`
@@ -114,6 +115,7 @@ func DefaultConfig() Config {
 	return Config{
 		Seed:    1,
 		Control: "127.0.0.1:6580",
+		Nice:    -10,
 		CTI: CTIConfig{
 			Listen: "127.0.0.1:6500", User: "recorder",
 			Heartbeat: config.Duration(time.Second), Queue: 16 << 20,
@@ -137,6 +139,7 @@ func (c Config) Validate() []config.Fault {
 	if c.Control != "" {
 		check.Loopback("control", c.Control)
 	}
+	check.That(c.Nice >= -20 && c.Nice <= 19, "nice", "%d: want -20 to 19", c.Nice)
 	check.Addr("cti.listen", c.CTI.Listen)
 	check.Between("cti.heartbeat", c.CTI.Heartbeat, config.Duration(10*time.Millisecond), config.Duration(time.Minute))
 	check.That(c.CTI.Logins >= 0, "cti.logins", "%d: want 0 (no limit) or more", c.CTI.Logins)

@@ -75,6 +75,7 @@ func TestConfigFaults(t *testing.T) {
 		{`faults.cti.snapshot = "odd"`, "faults.cti.snapshot"},
 		{`faults.cti.refuse_login = "odd"`, "faults.cti.refuse_login"},
 		{`faults.rtp.jitter = "2m"`, "faults.rtp.jitter"},
+		{`nice = -21`, "nice"},
 		{`nothing = 1`, "nothing"},
 	} {
 		_, err := config.Parse("t.toml", c.text, DefaultConfig())

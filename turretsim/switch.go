@@ -163,6 +163,7 @@ func secret(file string) (string, error) {
 
 // Run is a whole turretsim process: it builds the switch and runs it.
 func Run(ctx context.Context, cfg Config) error {
+	daemon.Hurry(cfg.Nice)
 	s, err := New(cfg)
 	if err != nil {
 		return err
