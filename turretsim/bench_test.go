@@ -2,6 +2,7 @@ package turretsim
 
 import (
 	"net/netip"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"tandem/internal/media"
 	"tandem/internal/tone"
+	"tandem/turretsim/truth"
 )
 
 // benchShard is a shard whose streams all go to one socket that nobody reads:
@@ -71,8 +73,8 @@ func BenchmarkSend(b *testing.B) {
 	})
 	one, four := benchShard(b, streams, []string{"SPK.1"}), benchShard(b, streams, []string{"SPK.1", "SPK.2", "SPK.3", "SPK.4"})
 	tick := int64(1)
-	measure("one source", func() { one.send(tick, 0); tick++ })
-	measure("four sources", func() { four.send(tick, 0); tick++ })
+	measure("one source", func() { one.send(tick); tick++ })
+	measure("four sources", func() { four.send(tick); tick++ })
 }
 
 // cpuTime is what this process has spent, user and system: on a machine with
@@ -85,15 +87,42 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
+// The truth log says how late packets left, of each range.
+func TestTruthLogSaysHowLate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "truth.jsonl")
+	log, err := truth.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sh := benchShard(t, 1, []string{"SPK.1"})
+	sh.log, sh.clock = log, newClock(time.Now().Add(-3*time.Second))
+	log.Add(truth.Line{Type: truth.TypeStart, Origin: sh.clock.origin})
+	log.Add(truth.Line{Type: truth.TypeChannel, Channel: "c", Device: "a", Sources: []string{"SPK.1"}})
+	for tick := range int64(3000) { // a sender that stood still for as long
+		sh.send(tick)
+	}
+	sh.finish()
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	account, err := truth.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if late := account.Late(); late < 2900*time.Millisecond || late > sh.late {
+		t.Errorf("%v late by the log, %v at worst", late, sh.late)
+	}
+}
+
 // No packet costs an allocation, whatever else a tick does.
 func TestSendDoesNotAllocate(t *testing.T) {
 	sh := benchShard(t, 400, []string{"HS.L", "HS.R"})
 	tick := int64(1)
 	for range 2 * packetTicks { // buffers find their size
-		sh.send(tick, 0)
+		sh.send(tick)
 		tick++
 	}
-	if n := testing.AllocsPerRun(100, func() { sh.send(tick, 0); tick++ }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { sh.send(tick); tick++ }); n != 0 {
 		t.Errorf("%v allocations a tick of 20 packets", n)
 	}
 }

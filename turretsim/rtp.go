@@ -82,8 +82,9 @@ type shard struct {
 	speakers map[speakerKey]*voice.Speaker
 	delayed  []delayed
 	floods   []*flood
-	tick     int64 // the next to be sent; its first sample is tick*tickSamples
-	late     time.Duration
+	sent     []*stream     // what this tick has a packet of
+	tick     int64         // the next to be sent; its first sample is tick*tickSamples
+	late     time.Duration // the most by which a tick was over after its time
 
 	reports   atomic.Uint64 // RTCP receiver reports heard
 	malformed atomic.Uint64 // datagrams that were no RTCP
@@ -188,15 +189,14 @@ func (sh *shard) run(ctx context.Context) {
 			sh.finish()
 			return
 		}
-		sh.send(due, max(0, -wait))
+		sh.send(due)
 	}
 }
 
 // send sends all that is due at one tick.
-func (sh *shard) send(tick int64, late time.Duration) {
+func (sh *shard) send(tick int64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.late = max(sh.late, late)
 	f := &sh.faults.Load().RTP
 	slot := sh.slots[tick%packetTicks]
 	if f.DriftPPM != 0 && len(slot) > 0 {
@@ -216,7 +216,17 @@ func (sh *shard) send(tick int64, late time.Duration) {
 	}
 	sh.media.flush()
 	sh.control.flush()
+	sh.left(sh.clock.since(time.Now()) - time.Duration(tick)*time.Millisecond)
 	sh.tick = tick + 1
+}
+
+// left notes how late a tick's packets were, now that they are on their way.
+func (sh *shard) left(late time.Duration) {
+	sh.late = max(sh.late, late)
+	for _, st := range sh.sent {
+		st.run.Late = max(st.run.Late, late)
+	}
+	sh.sent = sh.sent[:0]
 }
 
 // packet sends the 160 samples of a stream from sample on, due at that instant.
@@ -263,13 +273,14 @@ func writeHeader(b []byte, st *stream, seq uint32, sample int64) {
 
 // note adds a packet to the stream's range, or begins a new one.
 func (sh *shard) note(st *stream, seq uint32, sample int64, due time.Time) {
+	sh.sent = append(sh.sent, st)
 	r := &st.run
 	if r.Packets > 0 && r.Packets < rangePackets && sample == r.Sample+int64(r.Packets)*packetSamples {
 		r.Packets++
 		return
 	}
 	sh.cut(st)
-	r.SSRC, r.Seq, r.TS, r.Sample, r.Packets, r.At, r.Stray = st.ssrc, seq, st.timestamp(sample), sample, 1, due, st.stray
+	r.SSRC, r.Seq, r.TS, r.Sample, r.Packets, r.At, r.Late, r.Stray = st.ssrc, seq, st.timestamp(sample), sample, 1, due, 0, st.stray
 }
 
 // cut ends the stream's range.

@@ -41,7 +41,6 @@ type floor struct {
 
 	live  []*tandemv1.LegRecord // on the recorder that was killed, then
 	calls int                   // made by the switch, until they were stopped
-	late  time.Duration         // how late the switch's own sender has been, at worst
 
 	samples     <-chan Sample
 	stopSamples func()

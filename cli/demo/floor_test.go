@@ -130,7 +130,7 @@ func TestReached(t *testing.T) {
 		{"within the slack", []*tandemv1.HeldChannel{held("a", at(0))}, []*tandemv1.Segment{file("a", -slack)}, true},
 		{"short of it", []*tandemv1.HeldChannel{held("a", at(0))}, []*tandemv1.Segment{file("a", -slack-ms(1))}, false},
 	} {
-		if got := reached(c.held, audit.Bounds(c.segments)); got != c.want {
+		if got := reached(c.held, audit.Bounds(c.segments), slack); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

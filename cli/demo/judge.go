@@ -34,14 +34,14 @@ func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *Di
 		return Result{}, err
 	}
 	director.Stale = scenario.Stale(obedience)
-	facts := Facts{Seed: f.options.Seed, Turrets: f.options.Turrets, Calls: f.calls, Late: f.late, Directory: f.dir}
+	facts := Facts{Seed: f.options.Seed, Turrets: f.options.Turrets, Calls: f.calls, Late: account.Late(), Directory: f.dir}
 	result := Result{Directors: f.addresses(), Switch: f.simControl, Truth: f.path(truthLog), Media: f.dir, Twin: f.twin != nil}
 	windows, until := []audit.Interval{director.window()}, time.Time{}
 	if group != nil {
 		windows, until = append(windows, group.window()), group.window().From // what is missing from then on is that fault's
 	}
 	if err := f.during(ctx, func() error {
-		judged, err := scenario.Judge(ctx, account.Copy(call.CopyA), audit.From(f.mediaOf(f.recorders)), scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: windows, Until: until, Ended: time.Now(), Late: f.late}, scenario.Everything)
+		judged, err := scenario.Judge(ctx, account.Copy(call.CopyA), audit.From(f.mediaOf(f.recorders)), scenario.Fault{At: recorder.When, Channels: recorder.Channels, Windows: windows, Until: until, Ended: time.Now()}, scenario.Everything)
 		if err != nil {
 			return err
 		}

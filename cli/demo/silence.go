@@ -10,6 +10,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/audit"
+	"tandem/turretsim/truth"
 )
 
 // fallSilent ends the calls and, unless the floor is to be kept, the switch;
@@ -29,7 +30,7 @@ func (f *floor) fallSilent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.calls, f.late = state.CallsMade, time.Duration(state.RTP.LateMs)*time.Millisecond
+	f.calls = state.CallsMade
 	if f.twin != nil {
 		f.twin.quiet = time.Now()
 	}
@@ -41,32 +42,39 @@ func (f *floor) fallSilent(ctx context.Context) error {
 	if err := f.during(ctx, func() error { f.sim.Stop(stopPatience); return nil }); err != nil {
 		return err
 	}
+	account, err := truth.Load(f.path(truthLog))
+	if err != nil {
+		return err
+	}
 	return f.wait(ctx, quietPatience, "the media files to reach the last packet", func() bool {
-		return f.allReached(ctx)
+		return f.allReached(ctx, account.Late())
 	})
 }
 
-// allReached tells whether every recorder's files go to the last packet it got.
-func (f *floor) allReached(ctx context.Context) bool {
+// allReached tells whether every recorder's files go to the last packet it got,
+// of a switch that was late by so much at most.
+func (f *floor) allReached(ctx context.Context, late time.Duration) bool {
 	for _, r := range f.allRecorders() {
 		held, err := f.held(ctx, r)
 		if err != nil {
 			return false
 		}
 		bounds, err := f.bounds(ctx, r)
-		if err != nil || !reached(held, bounds) {
+		if err != nil || !reached(held, bounds, slack+late) {
 			return false
 		}
 	}
 	return true
 }
 
-// slack is how far a file's end may seem to lie before its last packet came:
-// a packet's arrival is later than its place on the timeline by the jitter.
+// slack is how far a file's end may seem to lie before its last packet came
+// that left on time: its arrival is later than its place on the timeline by the
+// jitter.
 const slack = 100 * time.Millisecond
 
-// reached tells whether every channel has a file that goes to its last packet.
-func reached(held []*tandemv1.HeldChannel, bounds map[string]audit.Interval) bool {
+// reached tells whether every channel has a file that goes to its last packet,
+// but for the slack.
+func reached(held []*tandemv1.HeldChannel, bounds map[string]audit.Interval, slack time.Duration) bool {
 	for _, h := range held {
 		if h.LastPacket != nil && bounds[h.Channel.GetId()].To.Before(h.LastPacket.AsTime().Add(-slack)) {
 			return false

@@ -199,7 +199,7 @@ func (f *floor) judgeTwin(ctx context.Context, account *truth.Account, fault *Gr
 		return nil
 	}
 	// Both are judged from when both had every channel to when calls ended.
-	around := scenario.Fault{At: f.twin.whole.Add(2 * time.Second), Ended: f.twin.quiet, Late: f.late}
+	around := scenario.Fault{At: f.twin.whole.Add(2 * time.Second), Ended: f.twin.quiet}
 	t := &scenario.Twin{Noticed: scenario.Noticed(f.twin.before, f.twin.after, true), Turns: account.Copy(call.CopyB).Turns(fault.When, fault.When.Add(fault.Back))}
 	var err error
 	t.Secondary, t.Merged, err = scenario.JudgeTwins(ctx, account, f.mediaOf(f.recorders), f.mediaOf(f.twin.recorders), around)

@@ -84,11 +84,11 @@ func (f *Floor) Play(ctx context.Context, s scenario.Scenario, seed uint64, pace
 	if err != nil {
 		return r, err
 	}
-	r.Calls, r.Fault.Late = state.CallsMade, time.Duration(state.RTP.LateMs)*time.Millisecond
 	account, err := truth.Load(f.TruthLog)
 	if err != nil {
 		return r, err
 	}
+	r.Calls, r.Fault.Late = state.CallsMade, account.Late()
 	select {
 	case <-ctx.Done():
 		return r, ctx.Err()

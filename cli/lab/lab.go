@@ -103,11 +103,11 @@ func play(ctx context.Context, o Options, s scenario.Scenario, seed uint64, say 
 	if err != nil {
 		return r, err
 	}
-	r.Calls, r.Fault.Late = last.CallsMade, time.Duration(last.RTP.LateMs)*time.Millisecond
 	account, err := truth.Load(f.truthLog())
 	if err != nil {
 		return r, err
 	}
+	r.Calls, r.Fault.Late = last.CallsMade, account.Late()
 	if err := f.judge(ctx, account, &r); err != nil {
 		return r, fmt.Errorf("judge %s: %w; the logs are in %s", s.Name, err, dir)
 	}

@@ -50,14 +50,14 @@ func Judge(ctx context.Context, account *truth.Account, recorders audit.Source, 
 	read := audit.Interval{From: account.Origin, To: fault.Ended.Add(tail)}
 	if scope == LegsOnly {
 		channels = slices.Sorted(maps.Keys(legs))
-		read.From = fault.At.Add(-2 * before)
+		read.From = fault.At.Add(-2*before - account.Late())
 	}
 	j := Judgement{Channels: len(account.Channels()), LostMs: make([]int64, len(fault.Windows))}
 	for _, all := range legs {
 		j.LiveLegs += len(all)
 	}
-	var mu sync.Mutex                                // whole, j
-	tolerance := truth.DefaultTolerance + fault.Late // what was sent late arrived late
+	var mu sync.Mutex                                    // whole, j
+	tolerance := truth.DefaultTolerance + account.Late() // what was sent late arrived late
 	whole := account.NewJudge()
 	whole.Tolerance = tolerance
 	if scope == Around || !fault.Scenario.Quality.Perfect() {
@@ -123,7 +123,8 @@ func liveLegs(account *truth.Account, fault Fault) map[string][]audit.Interval {
 			if i.From.After(fault.At) || !i.To.After(fault.At) || len(part.Channels) == 0 {
 				continue
 			}
-			if from := fault.At.Add(-before); i.From.Before(from) {
+			// What was under way then had been due as much earlier as it was late.
+			if from := fault.At.Add(-before - account.Late()); i.From.Before(from) {
 				i.From = from
 			}
 			if id := part.Channels[0]; fault.Channels[id] { // its copies hold the same
@@ -139,7 +140,7 @@ func judgeSpans(account *truth.Account, id string, recorded audit.Recording, spa
 	for _, i := range spans {
 		part := account.NewJudge()
 		part.From, part.To, part.Tolerance = i.From, i.To, tolerance
-		near := recorded.Crop(i)
+		near := recorded.Crop(audit.Interval{From: i.From.Add(-tolerance), To: i.To.Add(tolerance)})
 		v, err := part.Channel(id, near.Stretches, near.Gaps)
 		if err != nil {
 			return nil, err

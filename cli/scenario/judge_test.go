@@ -123,6 +123,12 @@ func at(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(noon.Ad
 // leg lasted; one leg was over long before the others.
 func accountOf(t *testing.T, channels ...string) *truth.Account {
 	t.Helper()
+	return accountLate(t, 0, channels...)
+}
+
+// accountLate is the same of a switch that was late by so much.
+func accountLate(t *testing.T, late time.Duration, channels ...string) *truth.Account {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "truth.jsonl")
 	log, err := truth.Create(path)
 	if err != nil {
@@ -134,7 +140,7 @@ func accountOf(t *testing.T, channels ...string) *truth.Account {
 	log.Add(truth.Line{Type: truth.TypeStart, Origin: noon, Rate: tone.Rate, Voice: truth.VoiceTones})
 	for _, id := range channels {
 		log.Add(truth.Line{Type: truth.TypeChannel, Channel: id, Device: id, Sources: []string{"HS.L"}})
-		log.AddPackets(&truth.Range{Channel: id, Codec: "PCMU", SSRC: 1, Packets: 500, At: noon})
+		log.AddPackets(&truth.Range{Channel: id, Codec: "PCMU", SSRC: 1, Packets: 500, At: noon, Late: late})
 		leg("c-"+id, id, "joined", 0)
 		leg("c-"+id, id, "left", 10)
 	}
@@ -207,5 +213,36 @@ func TestJudge(t *testing.T) {
 	held.broken = true
 	if _, err := judge(Everything); err == nil || !strings.Contains(err.Error(), "it is not whole") {
 		t.Error(err)
+	}
+}
+
+// A switch that sends late has its audio arrive late, and lost later than it
+// was due: both are put down to the switch, by what its account says and no more.
+func TestJudgeOfALateSwitch(t *testing.T) {
+	const fault = 8 * time.Second
+	for _, c := range []struct {
+		name        string
+		late        time.Duration
+		arrives     int // so many milliseconds after it was due
+		lost        int // from when on it was lost, in milliseconds, half a second long
+		unexplained int64
+		gap         int64 // of the live leg
+	}{
+		{"on time", 0, 0, 7800, 0, 500},
+		{"lost two seconds late", 2 * time.Second, 0, 5500, 0, 500},
+		{"lost long before", 0, 0, 5500, 0, 0},
+		{"arrives late", 2 * time.Second, 1500, 7800, 0, 500},
+		{"arrives later than it left", time.Second, 1500, 7800, 9496, 4000},
+	} {
+		from, to := c.arrives+c.lost, c.arrives+c.lost+500
+		stated := []*tandemv1.Gap{{From: at(time.Duration(from) * time.Millisecond), To: at(time.Duration(to) * time.Millisecond), Cause: "interrupted"}}
+		heard := slices.Concat(bytes.Repeat([]byte{media.MuLawSilence}, 8*c.arrives), spoken(t, "T1"))
+		held := &shelf{samples: map[string][]byte{"T1": hush(heard, from, to)}, gaps: map[string][]*tandemv1.Gap{"T1": stated}}
+		account := accountLate(t, c.late, "T1")
+		f := Fault{At: noon.Add(fault), Ended: noon.Add(10 * time.Second), Channels: map[string]bool{"T1": true}}
+		j, err := Judge(t.Context(), account, audit.From([]audit.Media{serve(t, held)}), f, Everything)
+		if err != nil || j.Verdict.UnexplainedMS != c.unexplained || len(j.GapMs) != 1 || j.GapMs[0] != c.gap {
+			t.Errorf("%s: %+v, %v", c.name, j, err)
+		}
 	}
 }

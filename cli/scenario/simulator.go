@@ -32,9 +32,6 @@ type SwitchState struct {
 		ByesIn    int `json:"byes_in"`
 		ByesOut   int `json:"byes_out"`
 	} `json:"sip"`
-	RTP struct {
-		LateMs int64 `json:"late_ms"` // the worst lateness of the sender
-	} `json:"rtp"`
 }
 
 // brief is how long one question may take: one that hangs must not hold up

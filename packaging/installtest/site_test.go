@@ -295,11 +295,7 @@ func (s *site) judge(at time.Time) scenario.Judgement {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	state, err := s.sim.State(s.t.Context())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	fault := scenario.Fault{At: at, Channels: map[string]bool{}, Ended: ended, Late: time.Duration(state.RTP.LateMs) * time.Millisecond}
+	fault := scenario.Fault{At: at, Channels: map[string]bool{}, Ended: ended}
 	for _, id := range account.Channels() {
 		fault.Channels[id] = true
 	}
@@ -313,8 +309,8 @@ func (s *site) judge(at time.Time) scenario.Judgement {
 	if judged.LiveLegs == 0 {
 		s.t.Fatal("nobody talked: nothing is shown")
 	}
-	if v.SentMS != v.RecordedMS && fault.Late >= time.Second {
-		s.t.Logf("the switch's own sender was %v late: this machine may be too busy to be judged", fault.Late)
+	if late := account.Late(); v.SentMS != v.RecordedMS && late >= time.Second {
+		s.t.Logf("the switch's own sender was %v late: this machine may be too busy to be judged", late)
 	}
 	if v.UnexplainedMS > 0 {
 		s.t.Errorf("%d ms are missing without a gap: %q", v.UnexplainedMS, v.Findings)

@@ -21,6 +21,7 @@ const PacketSamples = 160
 type Account struct {
 	Origin   time.Time // of the media clock's sample 0
 	Voice    string
+	late     time.Duration
 	channels map[string]*spoken
 	legs     map[string]*Leg
 	speakers map[sourceKey]*voice.Speaker
@@ -164,6 +165,7 @@ func (b *builder) packets(l Line) error {
 	if c == nil {
 		return fmt.Errorf("packets of unknown channel %q", l.Channel)
 	}
+	b.account.late = max(b.account.late, time.Duration(l.Late)*time.Millisecond)
 	if l.Stray {
 		return nil // after the BYE nobody owes us a recording
 	}
@@ -259,6 +261,10 @@ func (a *Account) Legs() []Leg {
 	})
 	return legs
 }
+
+// Late is the most by which a packet left after it was due. What is sent late
+// arrives late: a recorder's clock may be off by as much.
+func (a *Account) Late() time.Duration { return a.late }
 
 // Wall is when a sample of the media clock is due.
 func (a *Account) Wall(sample int64) time.Time {

@@ -62,7 +62,7 @@ func (a *Account) Turns(from, to time.Time) (n int) {
 
 // like is an account of the same time with neither channels nor legs.
 func (a *Account) like() *Account {
-	return &Account{Origin: a.Origin, Voice: a.Voice, channels: map[string]*spoken{}, legs: map[string]*Leg{}, speakers: a.speakers}
+	return &Account{Origin: a.Origin, Voice: a.Voice, late: a.late, channels: map[string]*spoken{}, legs: map[string]*Leg{}, speakers: a.speakers}
 }
 
 // retellLegs takes over another account's legs with other names for its

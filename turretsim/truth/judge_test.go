@@ -258,6 +258,21 @@ func TestBounds(t *testing.T) {
 }
 
 // What is after a BYE is owed to nobody; a range of another clock is found all the same.
+// An account says how late its switch was at worst, whichever copy is asked for.
+func TestLate(t *testing.T) {
+	s := newScene(t)
+	s.sends("c1", "t1", 0, 50)
+	for _, late := range []time.Duration{0, 1700 * ms, 30 * ms} {
+		s.log.AddPackets(&Range{Channel: "c1", Dialog: "d", To: "127.0.0.1:9", Codec: "PCMA", SSRC: 1, Sample: 8000, Packets: 50, At: wallOf(8000), Late: late})
+	}
+	account := s.account()
+	for name, a := range map[string]*Account{"all": account, "a copy": account.Copy("A"), "mixes": account.Mixes()} {
+		if a.Late() != 1700*ms {
+			t.Errorf("%s: %v late", name, a.Late())
+		}
+	}
+}
+
 func TestStrayAndDrift(t *testing.T) {
 	s := newScene(t)
 	s.sends("c1", "t1", 0, 50)

@@ -76,7 +76,8 @@ type Line struct {
 	TS      uint32 `json:"ts,omitempty"`
 	Sample  int64  `json:"sample,omitempty"`
 	Packets int    `json:"packets,omitempty"`
-	Stray   bool   `json:"stray,omitempty"` // sent after the dialog's end
+	Late    int64  `json:"late_ms,omitempty"` // the most by which one of the packets left after it was due
+	Stray   bool   `json:"stray,omitempty"`   // sent after the dialog's end
 
 	Until int64  `json:"until,omitempty"` // of an utterance: its planned end; 0 is open
 	Clip  string `json:"clip,omitempty"`
@@ -97,7 +98,8 @@ type Range struct {
 	SSRC, Seq, TS              uint32
 	Sample                     int64
 	Packets                    int
-	At                         time.Time // when the first packet was due
+	At                         time.Time     // when the first packet was due
+	Late                       time.Duration // the most by which one of them left after it was due
 	Stray                      bool
 }
 
@@ -158,6 +160,9 @@ func (l *Log) AddPackets(r *Range) {
 	b = appendNumber(b, `,"ts":`, int64(r.TS))
 	b = appendNumber(b, `,"sample":`, r.Sample)
 	b = appendNumber(b, `,"packets":`, int64(r.Packets))
+	if late := r.Late.Milliseconds(); late > 0 {
+		b = appendNumber(b, `,"late_ms":`, late)
+	}
 	if r.Stray {
 		b = append(b, `,"stray":true`...)
 	}
