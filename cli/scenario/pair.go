@@ -96,7 +96,7 @@ var pairs = []Scenario{
 	{Name: "director_and_recorder_lost", Text: "director in charge and a voting recorder without power, a witness left", Victims: 1, Pair: &Pair{
 		Electorate: WitnessVote, Fault: darken, Heal: brighten, Leads: Standby, Within: patient}},
 	{Name: "director_and_voter_lost", Text: "director in charge and the only voter without power", Victims: 1, Pair: &Pair{
-		Electorate: OneVotes, Fault: darken, Heal: brighten, Leads: Standby}}, // who is left goes on without proof, which takes longer
+		Electorate: OneVotes, Fault: darken, Heal: brighten, Leads: Standby, Within: patient}}, // who is left goes on without proof
 	{Name: "director_resumed", Text: "director in charge frozen for longer than its lease, thawed in another one's time", Pair: &Pair{
 		Before: []Step{{Do: Kill, To: LeaderWatchdog, Then: time.Second}}, // or it would end a frozen one
 		Fault:  []Step{{Do: Freeze, To: Leader, Then: 30 * time.Second}, {Do: Thaw, To: Leader}},

@@ -84,6 +84,9 @@ type Director struct {
 	Until    Instant // how long it stays out
 	Guard    Instant // before which a holder does not act
 	Without  Basis   // Assumed or Forced: authority without proof; None otherwise
+
+	Deserted Instant // since when it has asked all of them in every round and nobody has answered; 0: somebody did. Only with Config.Alone
+	Round    Instant // its last, as far as Deserted needs it
 }
 
 // StartDirector is a director that has just started.
@@ -174,12 +177,12 @@ func (d Director) Step(c Config, in Input, now Instant) (Director, []Send) {
 	switch in := in.(type) {
 	case Tick:
 		d.Able = in.Eligible
-		d = d.settle(c, now)
+		d = d.settle(c, now).asks(c, now)
 		return d, d.round(c, now)
 	case Said:
 		return d.said(c, in, now)
 	case Campaign:
-		d = d.campaign(c, in.Force, now)
+		d = d.campaign(c, in.Force, now).asks(c, now)
 		return d, d.round(c, now)
 	case Drain:
 		if d.Phase == Active {
@@ -269,14 +272,27 @@ func (d Director) dependsOnRival(c Config, now Instant) bool {
 	return d.Heard != 0 && now < c.lease(d.Heard) && now >= c.lease(d.majorityRound(c, d.Polled)) && now.Sub(d.Since) >= c.H
 }
 
-// isolated reports whether nobody has been heard for so long that whatever
-// they leased to another has lapsed.
+// isolated reports whether nobody has answered for so long that whatever was
+// leased to another has lapsed. It asks all the time, whatever its phase, so that
+// this is known when it matters, and begins anew when it was not there to ask: what
+// it would have heard meanwhile it cannot know.
 func (d Director) isolated(c Config, now Instant) bool {
-	last := max(d.Heard, d.Since)
-	for n := range c.Voters {
-		last = max(last, d.Polled[n])
+	return d.Deserted != 0 && d.asking(c, now) && now.Sub(d.Deserted) >= c.LV
+}
+
+// asking reports whether the last round was no longer ago than one may be late.
+func (d Director) asking(c Config, now Instant) bool { return now.Sub(d.Round) <= 2*c.H }
+
+// asks notes a round in which all are asked.
+func (d Director) asks(c Config, now Instant) Director {
+	if !c.Alone {
+		return d
 	}
-	return now.Sub(last) >= c.LV
+	if d.Deserted == 0 || !d.asking(c, now) {
+		d.Deserted = now
+	}
+	d.Round = now
+	return d
 }
 
 // assume takes authority without proof.
@@ -292,14 +308,15 @@ func (d Director) activate(c Config, now Instant) Director {
 
 // round is what is asked every H: whoever seeks authority asks first, so that
 // no voter follows an epoch that comes to nothing, and then asks for it;
-// whoever has it, renews it; and the rival always hears of us.
+// whoever has it, renews it; and the rival always hears of us. One that may go on
+// alone always asks, see isolated.
 func (d Director) round(c Config, now Instant) []Send {
 	ask := Message{Kind: Query, Epoch: d.Seen, Round: now}
 	if d.Phase.Holds() || d.Epoch != 0 && d.electable(c, now) {
 		ask = Message{Kind: Lease, Epoch: d.Epoch, Round: now}
 	}
 	sends := make([]Send, 0, c.Voters+1)
-	if d.Phase.seeks() || d.Phase.Holds() {
+	if d.Phase.seeks() || d.Phase.Holds() || c.Alone {
 		for n := range c.Voters {
 			if ask.Kind == Lease {
 				ask.Nonce = d.Nonces[n]
@@ -343,6 +360,10 @@ func (d Director) said(c Config, in Said, now Instant) (Director, []Send) {
 	if isAnswer := in.Kind == Ballot || in.Kind == Reply; isAnswer && in.Round > now {
 		return d, nil // to nothing that this process asked
 	}
+	votes := in.Kind == Ballot && in.From >= 0 && int(in.From) < c.Voters
+	if votes || in.From == Rival && in.Kind != Release { // which may come from its watchdog
+		d.Deserted = 0
+	}
 	d = d.learn(in.Epoch, now)
 	switch {
 	case in.From == Rival && in.Kind == Consent:
@@ -358,7 +379,7 @@ func (d Director) said(c Config, in Said, now Instant) (Director, []Send) {
 			d.Promise = max(d.Promise, in.Round)
 			d = d.proven(c, now)
 		}
-	case in.Kind == Ballot && in.From >= 0 && int(in.From) < c.Voters:
+	case votes:
 		return d.ballot(c, int(in.From), in.Message, now)
 	}
 	return d, nil

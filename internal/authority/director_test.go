@@ -266,6 +266,63 @@ func TestWithoutProof(t *testing.T) {
 	}
 }
 
+// lives has a director of a site with one voter go on for a while, with a round
+// every H. The voter and the rival answer everything that is asked before silent,
+// the rival asks, too; from then on nobody does, and the watchdog calls.
+func lives(c Config, d Director, from, to, silent Instant) Director {
+	for now := from; now < to; now = now.Add(c.H) {
+		var sends []Send
+		if d, sends = d.Step(c, Tick{Eligible: true}, now); now >= silent {
+			d, _ = d.Step(c, Campaign{}, now.Add(1))
+			d, _ = d.Step(c, Said{1, Message{Kind: Ballot, Epoch: 3, Round: now}}, now.Add(2)) // of a recorder without a vote
+			continue
+		}
+		for _, s := range sends {
+			answer := Message{Kind: Ballot, Epoch: max(3, s.Epoch), Asked: s.Epoch, Round: now, Remaining: c.LV, Yes: s.Kind == Lease}
+			if s.To == Rival {
+				answer = Message{Kind: Reply, Epoch: max(3, s.Epoch), Asked: s.Asked, Round: now, Yes: s.Asked != 0}
+			}
+			d, _ = d.Step(c, Said{s.To, answer}, now.Add(1))
+		}
+		question := Message{Kind: Consent, Epoch: 3, Asked: 3, Round: now} // of one in charge
+		if d.Phase.Holds() {
+			question.Asked = 0
+		}
+		d, _ = d.Step(c, Said{Rival, question}, now.Add(2))
+	}
+	return d
+}
+
+// TestDeserted: a director that may go on alone does so LV after the last it heard
+// of anybody, whether it led or not, because it has asked all of them all the time;
+// and not a moment earlier. One that was not there to ask, or was answered, waits.
+func TestDeserted(t *testing.T) {
+	c := pairOf(A, 1)
+	c.Alone = true
+	passive, leads := idle(), holder(true, 0)
+	leads.Epoch, leads.Seen = 4, 4
+	for name, d := range map[string]Director{"passive": passive, "in charge": leads} {
+		heard := ms(1900) // rounds are at whole hundreds
+		early := lives(c, d, ms(0), heard.Add(c.LV), ms(1950))
+		if early.Phase.Holds() {
+			t.Errorf("%s: %v already %v after the last answer", name, early.Phase, c.LV-c.H)
+		}
+		if got := lives(c, d, ms(0), heard.Add(c.LV+2*c.H), ms(1950)); got.Phase != Activating || got.Without != Assumed {
+			t.Errorf("%s: %v, %v after the last answer", name, got.Phase, c.LV+c.H)
+		}
+		if slept := lives(c, early, ms(5000), ms(5000).Add(c.LV), ms(0)); slept.Phase.Holds() {
+			t.Errorf("%s: %v right after a long sleep, in which it asked nobody", name, slept.Phase)
+		}
+		if d = lives(c, d, ms(0), heard.Add(1), ms(1950)); d.Phase.Holds() != (name == "in charge") {
+			t.Fatalf("%s: %v while all is well", name, d.Phase)
+		}
+		answered, _ := early.Step(c, Said{0, Message{Kind: Ballot, Epoch: 3, Round: ms(2800), Remaining: c.LV}}, ms(2810))
+		if answered = lives(c, answered, ms(2900), ms(3800), ms(0)); answered.Phase.Holds() {
+			t.Errorf("%s: %v less than %v after the voter answered", name, answered.Phase, c.LV)
+		}
+	}
+}
+
 // TestLapse: a holder that hears nothing lingers, in whatever order time and
 // answers come, and comes back with a higher epoch.
 func TestLapse(t *testing.T) {
