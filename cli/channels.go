@@ -88,7 +88,24 @@ func (s *site) channels(ctx context.Context, recorder string) ([]channelRow, err
 	if statusOf(floorErr) == ExitRefused {
 		s.warn("what is ordered left out: %v", floorErr)
 	}
-	return joinChannels(floor, held, recorder), nil
+	rows := joinChannels(floor, held, recorder)
+	if len(rows) == 0 && recorder != "" {
+		return nil, s.mustKnow(recorder)
+	}
+	return rows, nil
+}
+
+// mustKnow wants the name of a recorder that there is: that one which is not
+// there holds nothing would say too much.
+func (s *site) mustKnow(recorder string) error {
+	names := make([]string, len(s.found))
+	for n, p := range s.found {
+		names[n] = p.name
+	}
+	if len(names) == 0 || slices.Contains(names, recorder) {
+		return nil
+	}
+	return failed("no recorder %q; there are %s", recorder, strings.Join(names, ", "))
 }
 
 func (s *site) heldChannels(ctx context.Context) ([]answer[*tandemv1.ListChannelsResponse], error) {

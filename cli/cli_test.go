@@ -70,7 +70,7 @@ func TestGolden(t *testing.T) {
 // do next.
 func TestErrors(t *testing.T) {
 	site := newFakeSite(t)
-	nowhere := `directors = ["` + closedPort(t) + `"]`
+	nowhere := `directors = ["` + closedPort(t) + `"]` + "\nwatchdogs = []\n"
 	for _, c := range []struct {
 		config string
 		args   string
@@ -112,15 +112,22 @@ func TestErrors(t *testing.T) {
 		{site.config, "export c7 --format mp3", ExitUsage, "want wav or flac"},
 		{site.config, "export c7 -o - --json", ExitUsage, "both want stdout"},
 		{site.config, "export nothing", ExitFailed, `no call or leg "nothing" with audio; recctl calls lists`},
-		{site.config, "export c9 -o no/such/dir/x.wav", ExitFailed, "write no/such/dir/x.wav"},
+		{site.config, "export c9 -o no/such/dir/x.wav", ExitFailed, "write no/such/dir/x.wav: no/such/dir: no such file or directory" + "\n"},
 		{site.config, "listen nobody -o -", ExitFailed, `no channel or turret "nobody" is being recorded; recctl channels lists`},
 		{site.config, "play c7 --json", ExitUsage, "play makes sound, not JSON"},
 		{site.config, "--director nonsense status", ExitUsage, `--director "nonsense": want HOST:PORT`},
 		{"directors = [\"x\"]\ntimeout = \"0s\"\nbogus = 1", "status", ExitUsage, `recctl.toml: directors[0]: "x": want HOST:PORT`},
 		{"directors = [\"x\"]\ntimeout = \"0s\"\nbogus = 1", "status", ExitUsage, "recctl.toml: bogus: no such key"},
 		{site.config, "config check no-such-director.toml --kind recctl", ExitUsage, "no such file"},
-		{site.config, "config check x.toml", ExitUsage, "cannot tell whose file this is; --kind says it"},
-		{site.config, "config check x.toml --kind x", ExitUsage, `--kind "x": want one of`},
+		{site.config, "config check no-such.toml", ExitUsage, "read configuration: stat no-such.toml: no such file"},
+		{site.config, "config check cli_test.go", ExitUsage, "cannot tell whose file this is; --kind says it"},
+		{site.config, "config check cli_test.go --kind x", ExitUsage, `--kind "x": want one of`},
+		{site.config, "channels --recorder rec-9", ExitFailed, `no recorder "rec-9"; there are rec-1, rec-2`},
+		{site.config, "export s2.m1.A", ExitFailed, "of a channel recctl export wants --from and --to"},
+		{site.config, "export c7 --format wav -o c7.flac", ExitUsage, "-o c7.flac is named after flac, and --format says wav: which of the two?"},
+		{site.config, "drill flood", ExitUsage, `no scenario "flood": want one of sigkill, sigstop, restart, two_at_once, drain` + "\n"},
+		{site.config, "drill disk_full", ExitUsage, "disk_full needs hosts of its own, as the lab has; a drill can be one of sigkill"},
+		{nowhere, "failover --pause", ExitUnreached, "--director ADDR names another, or --watchdog ADDR a watchdog"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			r := recctl(t, c.config, strings.Fields(c.args)...)
@@ -277,6 +284,34 @@ func TestExportCall(t *testing.T) {
 	}
 	if r = recctl(t, site.config, "export", "c9", "-o", "-"); r.status != ExitDone || len(r.out) != 4058 {
 		t.Errorf("%d bytes, status %d, %s", len(r.out), r.status, r.errs)
+	}
+}
+
+// A file is never called what it is not.
+func TestFormatOf(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		named  bool
+		output string
+		dir    bool
+		want   tandemv1.Format // 0: refused
+	}{
+		{"wav", false, "", false, tandemv1.Format_FORMAT_WAV},
+		{"wav", false, "-", false, tandemv1.Format_FORMAT_WAV},
+		{"wav", false, "c7.flac", false, tandemv1.Format_FORMAT_FLAC},
+		{"wav", false, "C7.FLAC", false, tandemv1.Format_FORMAT_FLAC},
+		{"wav", false, "c7.20260302", false, tandemv1.Format_FORMAT_WAV},
+		{"wav", false, "calls.flac", true, tandemv1.Format_FORMAT_WAV},
+		{"wav", true, "c7.flac", false, 0},
+		{"flac", true, "c7.wav", false, 0},
+		{"flac", true, "c7.flac", false, tandemv1.Format_FORMAT_FLAC},
+		{"flac", true, "c7", false, tandemv1.Format_FORMAT_FLAC},
+		{"mp3", true, "c7.mp3", false, 0},
+	} {
+		got, err := formatOf(c.name, c.named, c.output, c.dir)
+		if got != c.want || err == nil != (c.want != 0) {
+			t.Errorf("%+v: %v, %v", c, got, err)
+		}
 	}
 }
 

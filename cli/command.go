@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -27,16 +30,22 @@ func command[T any](ctx context.Context, s *site, do func(context.Context, peer)
 		return commanded[T]{}, err
 	}
 	var told error
+	var unknown []string // what those say who do not know what is meant
 	for _, d := range active {
 		a := ask(ctx, s, []peer{d.peer}, do)[0]
-		if a.err == nil {
+		switch {
+		case a.err == nil:
 			return commanded[T]{s, d.Group, a.value.Msg}, nil
-		}
-		if told == nil || connect.CodeOf(told) == connect.CodeNotFound {
-			told = a.err
+		case connect.CodeOf(a.err) != connect.CodeNotFound:
+			told = cmp.Or(told, a.err)
+		case !slices.Contains(unknown, s.reason(a.err)): // two directors of one group may both be in charge
+			unknown = append(unknown, s.reason(a.err))
 		}
 	}
-	return commanded[T]{}, exit(exitStatus(told), "%s", s.reason(told))
+	if told != nil {
+		return commanded[T]{}, exit(exitStatus(told), "%s", s.reason(told))
+	}
+	return commanded[T]{}, failed("%s", strings.Join(unknown, "; "))
 }
 
 // glance is how often a command looks how far it has come.

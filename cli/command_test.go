@@ -93,6 +93,31 @@ func TestCommandsFail(t *testing.T) {
 	}
 }
 
+// Nobody of several groups knows it: each says what it has.
+func TestUnknownToEveryGroup(t *testing.T) {
+	one, two := newFakeSite(t), newFakeSite(t)
+	two.director.status.Directors[0].Group = "secondary"
+	one.director.refusal = connect.NewError(connect.CodeNotFound, errors.New(`no recorder "rec-9" in group primary`))
+	two.director.refusal = connect.NewError(connect.CodeNotFound, errors.New(`no recorder "rec-9" in group secondary`))
+	config := `directors = ["` + one.directorAt + `", "` + two.directorAt + `"]`
+	if r := recctl(t, config, "drain", "rec-9"); r.status != ExitFailed || !strings.HasSuffix(r.errs, `recctl: no recorder "rec-9" in group primary; no recorder "rec-9" in group secondary`+"\n") {
+		t.Errorf("%+v", r)
+	}
+	one.director.refusal = connect.NewError(connect.CodeFailedPrecondition, errors.New("rec-9 is full"))
+	if r := recctl(t, config, "drain", "rec-9"); r.status != ExitRefused || !strings.HasSuffix(r.errs, "recctl: rec-9 is full\n") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A recorder that was empty before is not said to have been emptied.
+func TestDrainEmpty(t *testing.T) {
+	site := newFakeSite(t)
+	site.director.drained, site.director.steps = new(uint32), floorSteps{{}}
+	if r := recctl(t, site.config, "drain", "rec-1"); r.status != ExitDone || r.out != "rec-1 is empty: nothing was on it; recctl drain rec-1 --undo puts it into use again\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Only a director in charge is commanded, and of several the one that knows
 // what is meant.
 func TestCommandedDirector(t *testing.T) {

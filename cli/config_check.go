@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,6 +47,9 @@ With --json one object: file, kind, faults[{key,text}].`,
 			given, err := arguments(c, "FILE")
 			if err != nil {
 				return err
+			}
+			if _, err := os.Stat(given[0]); err != nil {
+				return usage("read configuration: %w", err)
 			}
 			kind, err := kindOf(given[0], c.String("kind"))
 			if err != nil {

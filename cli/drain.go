@@ -66,6 +66,8 @@ func (i *invocation) drain(ctx context.Context, s *site, recorder string, undo b
 		return i.json(drainJSON{recorder, undo, d.answer.Channels, took.Milliseconds()})
 	case undo:
 		fmt.Fprintf(i.out, "%s is in use again, with %s on it; recctl rebalance fills it\n", clean(recorder), count(d.answer.Channels, "channel"))
+	case d.answer.Channels == 0:
+		fmt.Fprintf(i.out, "%s is empty: nothing was on it; recctl drain %s --undo puts it into use again\n", clean(recorder), clean(recorder))
 	default:
 		fmt.Fprintf(i.out, "%s is empty: %s moved in %s; recctl drain %s --undo puts it into use again\n", clean(recorder), count(d.answer.Channels, "channel"), length(took), clean(recorder))
 	}

@@ -41,14 +41,9 @@ drilled, 5 when audio is missing that no gap explains, or is there twice.`,
 			if len(names) == 0 {
 				return usage("recctl drill wants SCENARIO, of %s; see recctl drill --help", strings.Join(drillable(), ", "))
 			}
-			scenarios, err := scenario.Find(names...)
+			scenarios, err := drills(names)
 			if err != nil {
-				return usage("%w", err)
-			}
-			for _, s := range scenarios {
-				if !s.Anywhere() {
-					return usage("%s needs hosts of its own, as the lab has; a drill can be one of %s", s.Name, strings.Join(drillable(), ", "))
-				}
+				return err
 			}
 			cfg, err := i.configuration(c)
 			if err != nil {
@@ -62,6 +57,22 @@ drilled, 5 when audio is missing that no gap explains, or is there twice.`,
 			return i.drill(c.Context, f, scenarios, c.Uint64("seed"), c.Bool("json"))
 		},
 	}
+}
+
+// drills are the scenarios with these names.
+func drills(names []string) ([]scenario.Scenario, error) {
+	all := make([]scenario.Scenario, len(names))
+	for n, name := range names {
+		found, err := scenario.Find(name)
+		switch {
+		case err != nil:
+			return nil, usage("no scenario %q: want one of %s", name, strings.Join(drillable(), ", "))
+		case !found[0].Anywhere():
+			return nil, usage("%s needs hosts of its own, as the lab has; a drill can be one of %s", name, strings.Join(drillable(), ", "))
+		}
+		all[n] = found[0]
+	}
+	return all, nil
 }
 
 // drillable are the scenarios for a floor that was not built for them.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,7 +48,7 @@ with --merge also filled_ms, open_ms, filled[{channel,from,to,from_group,recorde
 alignment}], and gaps are what both copies miss.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write `FILE|DIR`, - for stdout (default: a name made of call, agent and time)"},
-			&cli.StringFlag{Name: "format", Value: "wav", Usage: "`wav|flac`"},
+			&cli.StringFlag{Name: "format", Value: "wav", DefaultText: "as the file is named, else wav", Usage: "`wav|flac`"},
 			mergeFlag,
 			&cli.StringFlag{Name: "from", Usage: "of a CHANNEL: the audio after `TIME`"},
 			&cli.StringFlag{Name: "to", Usage: "of a CHANNEL: the audio before `TIME`"},
@@ -61,7 +62,9 @@ alignment}], and gaps are what both copies miss.`,
 			if err != nil {
 				return err
 			}
-			format, err := formatNamed(c.String("format"))
+			output := c.String("output")
+			dir := isDir(output)
+			format, err := formatOf(c.String("format"), c.IsSet("format"), output, dir)
 			if err != nil {
 				return err
 			}
@@ -69,11 +72,9 @@ alignment}], and gaps are what both copies miss.`,
 			if err != nil {
 				return err
 			}
-			output := c.String("output")
 			if output == "-" && c.Bool("json") {
 				return usage("-o - and --json both want stdout; give -o FILE")
 			}
-			dir := isDir(output)
 			w := choice{given[0], format, c.Bool("merge"), dir}
 			var takes []take
 			if from != nil || to != nil {
@@ -99,14 +100,24 @@ alignment}], and gaps are what both copies miss.`,
 	}
 }
 
-func formatNamed(name string) (tandemv1.Format, error) {
-	switch name {
-	case "wav":
-		return tandemv1.Format_FORMAT_WAV, nil
-	case "flac":
-		return tandemv1.Format_FORMAT_FLAC, nil
+var formats = map[string]tandemv1.Format{"wav": tandemv1.Format_FORMAT_WAV, "flac": tandemv1.Format_FORMAT_FLAC}
+
+// formatOf is the format with this name or, when nobody named one, what the
+// output's name says: no file is to be called what it is not.
+func formatOf(name string, named bool, output string, dir bool) (tandemv1.Format, error) {
+	format, ok := formats[name]
+	if !ok {
+		return 0, usage("--format %q: want wav or flac", name)
 	}
-	return 0, usage("--format %q: want wav or flac", name)
+	extension := strings.ToLower(strings.TrimPrefix(filepath.Ext(output), "."))
+	said, ok := formats[extension]
+	switch {
+	case !ok || dir || said == format:
+		return format, nil
+	case named:
+		return 0, usage("-o %s is named after %s, and --format says %s: which of the two?", output, extension, name)
+	}
+	return said, nil
 }
 
 func isDir(output string) bool {
@@ -159,6 +170,9 @@ func (s *site) takes(ctx context.Context, w choice) ([]take, error) {
 	}
 	if takes := plan(); len(takes) > 0 {
 		return takes, nil
+	}
+	if _, ok := twinOf(w.id); ok {
+		return nil, failed("no call or leg %q with audio; of a channel recctl export wants --from and --to", w.id)
 	}
 	return nil, failed("no call or leg %q with audio; recctl calls lists those there are", w.id)
 }
@@ -379,7 +393,7 @@ func (i *invocation) sayMissing(w io.Writer, a *audio) {
 func writeFile(file string, r io.Reader, also io.Writer) (sum string, n int64, err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
 	if err != nil {
-		return "", 0, failed("write %s: %w", file, err)
+		return "", 0, failed("write %s: %s: %w", file, filepath.Dir(file), cause(err))
 	}
 	defer os.Remove(tmp.Name())
 	hash := sha256.New()
@@ -394,9 +408,18 @@ func writeFile(file string, r io.Reader, also io.Writer) (sum string, n int64, e
 		err = os.Rename(tmp.Name(), file)
 	}
 	if err != nil {
-		return "", 0, &exitError{max(statusOf(err), ExitFailed), fmt.Errorf("write %s: %w", file, err)}
+		return "", 0, &exitError{max(statusOf(err), ExitFailed), fmt.Errorf("write %s: %w", file, cause(err))}
 	}
 	return hex.EncodeToString(hash.Sum(nil)), n, nil
+}
+
+// cause is what went wrong with a file, without the name that it had meanwhile.
+func cause(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // fileName is made of call, agent and time, of letters any file system takes.

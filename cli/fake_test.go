@@ -42,6 +42,7 @@ type fakeDirector struct {
 	turrets  []*tandemv1.Turret
 	channels []*tandemv1.FloorChannel
 	steps    [][]*tandemv1.FloorChannel // what a command makes of the channels, a look each; the last one stays
+	drained  *uint32                    // channels on a recorder that is to be drained; nil: 2
 	moves    []*tandemv1.TurretMove
 	ordered  proto.Message // the last command
 	refusal  error
@@ -60,7 +61,11 @@ func (f *fakeDirector) order(m proto.Message) error {
 }
 
 func (f *fakeDirector) Drain(_ context.Context, r *connect.Request[tandemv1.DirectorServiceDrainRequest]) (*connect.Response[tandemv1.DirectorServiceDrainResponse], error) {
-	return connect.NewResponse(&tandemv1.DirectorServiceDrainResponse{Channels: 2}), f.order(r.Msg)
+	on := uint32(2)
+	if f.drained != nil {
+		on = *f.drained
+	}
+	return connect.NewResponse(&tandemv1.DirectorServiceDrainResponse{Channels: on}), f.order(r.Msg)
 }
 
 func (f *fakeDirector) Move(_ context.Context, r *connect.Request[tandemv1.MoveRequest]) (*connect.Response[tandemv1.MoveResponse], error) {

@@ -178,7 +178,11 @@ func (g group) voters() []*tandemv1.VoterStatus {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *tandemv1.VoterStatus) int { return cmp.Compare(uint64(a.AgeMs), uint64(b.AgeMs)) }) // never heard, -1, comes last
-	return distinct(all, func(v *tandemv1.VoterStatus) string { return v.Address })
+	all = distinct(all, func(v *tandemv1.VoterStatus) string { return v.Address })
+	slices.SortStableFunc(all, func(a, b *tandemv1.VoterStatus) int {
+		return natural(cmp.Or(a.Name, a.Address), cmp.Or(b.Name, b.Address))
+	})
+	return all
 }
 
 func votersText(voters []*tandemv1.VoterStatus) string {

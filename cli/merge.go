@@ -232,6 +232,7 @@ func (s *site) heal(ctx context.Context, src source, r recording.Recording, i re
 type merged struct {
 	filled []filled
 	open   time.Duration
+	twins  int // of the channels, how many have something in the other copy
 }
 
 // filled is a gap of one copy that the other fills.
@@ -252,6 +253,9 @@ func (m *merged) with(report recording.Report, src source) *merged {
 	}
 	for _, g := range report.Open {
 		m.open += g.Length
+	}
+	if !report.Alone {
+		m.twins++
 	}
 	slices.SortStableFunc(m.filled, func(a, b filled) int { return a.From.Compare(b.From) })
 	return m
@@ -280,10 +284,12 @@ func (i *invocation) sayFilled(w io.Writer, m *merged) {
 	switch {
 	case len(m.filled) == 0 && m.open == 0:
 		fmt.Fprintln(w, "  nothing was missing, so nothing was filled")
+	case m.twins == 0:
+		fmt.Fprintln(w, "  nothing was filled: there is no other copy of it")
 	case m.open == 0:
 		fmt.Fprintf(w, "  filled %s in all; nothing is missing in both copies\n", length(m.length()))
 	default:
-		fmt.Fprintf(w, "  filled %s in all; %s are missing in both copies\n", length(m.length()), length(m.open))
+		fmt.Fprintf(w, "  filled %s in all; missing in both copies: %s\n", length(m.length()), length(m.open))
 	}
 }
 

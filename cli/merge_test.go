@@ -86,7 +86,7 @@ func TestExportMerge(t *testing.T) {
 	site := newTwoCopySite(t)
 	const told = `  filled 100 ms from 12:30:04.000 to 12:30:04.100: from secondary rec-9, aligned by rtp
   filled 20 ms from 12:30:09.000 to 12:30:09.020: from secondary rec-9, aligned by rtp
-  filled 120 ms in all; 140 ms are missing in both copies
+  filled 120 ms in all; missing in both copies: 140 ms
   missing 140 ms from 12:30:04.100 to 12:30:04.240: failover between rec-1 and rec-2
 `
 	dir := t.TempDir() + "/"
@@ -179,7 +179,7 @@ func TestPlayMerge(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	if r := recctl(t, site.config, "play", "c5", "--merge"); r.status != ExitDone || !strings.Contains(r.errs, "filled 120 ms in all; 140 ms are missing in both copies") {
+	if r := recctl(t, site.config, "play", "c5", "--merge"); r.status != ExitDone || !strings.Contains(r.errs, "filled 120 ms in all; missing in both copies: 140 ms") {
 		t.Errorf("%+v", r)
 	}
 	if _, samples := readWAV(t, heard); !bytes.Equal(samples, mergedC5()) {
@@ -193,7 +193,7 @@ func TestExportMergeNothing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.wav")
 	site.other.exports = nil
 	site.other.legs = nil
-	if r := recctl(t, site.config, "export", "c5", "--merge", "-o", file); r.status != ExitDone || !strings.Contains(r.out, "filled 0 ms in all; 260 ms are missing in both copies") {
+	if r := recctl(t, site.config, "export", "c5", "--merge", "-o", file); r.status != ExitDone || !strings.Contains(r.out, "nothing was filled: there is no other copy of it") {
 		t.Errorf("%+v", r)
 	}
 	for _, args := range []string{"s2 --merge --from 12:00 --to 12:01", "s2.m1.A --from 12:00", "nothing --merge"} {
@@ -205,7 +205,7 @@ func TestExportMergeNothing(t *testing.T) {
 
 // Thousands of single packets are told in one line.
 func TestSayFilledMany(t *testing.T) {
-	m := &merged{open: 20 * time.Millisecond}
+	m := &merged{open: 20 * time.Millisecond, twins: 1}
 	for range 30 {
 		f := filled{of: "primary"}
 		f.Length, f.Group, f.Recorder, f.Alignment = 20*time.Millisecond, "secondary", "rec-9", "rtp"
@@ -213,7 +213,16 @@ func TestSayFilledMany(t *testing.T) {
 	}
 	var b bytes.Buffer
 	(&invocation{zone: time.UTC}).sayFilled(&b, m)
-	if want := "  filled 30 gaps of 600 ms: from secondary rec-9, aligned by rtp; --json lists them\n  filled 600 ms in all; 20 ms are missing in both copies\n"; b.String() != want {
+	if want := "  filled 30 gaps of 600 ms: from secondary rec-9, aligned by rtp; --json lists them\n  filled 600 ms in all; missing in both copies: 20 ms\n"; b.String() != want {
 		t.Errorf("%q\nwant %q", b.String(), want)
+	}
+}
+
+// Where there is no second copy, none is said to lack anything.
+func TestExportMergeAlone(t *testing.T) {
+	site := newFailoverSite(t)
+	r := recctl(t, site.config, "export", "c5", "--merge", "-o", filepath.Join(t.TempDir(), "c5.wav"))
+	if r.status != ExitDone || !strings.Contains(r.out, "  nothing was filled: there is no other copy of it\n") || strings.Contains(r.out, "both copies") {
+		t.Errorf("%+v", r)
 	}
 }

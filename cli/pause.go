@@ -22,8 +22,14 @@ func (i *invocation) pauseRequest(c *cli.Context) *tandemv1.PauseRequest {
 // pause has every watchdog begin or end a pause. One that did not hear of it is
 // an error: it may promote somebody in the middle of the work.
 func (i *invocation) pause(ctx context.Context, s *site, request *tandemv1.PauseRequest, asJSON bool) error {
-	f := s.floorIfAny(ctx)
+	f, silence := s.floorIfAny(ctx)
 	g := s.guards(ctx, f.Watchdogs)
+	switch {
+	case len(g.answers)+len(g.silent) == 0 && silence != nil: // nobody was left to say where watchdogs are
+		return exit(statusOf(silence), "%w, or --watchdog ADDR a watchdog", silence)
+	case silence != nil:
+		s.warn("%v", silence)
+	}
 	if len(g.answers) == 0 {
 		return nobody("watchdog", g.silent)
 	}
@@ -55,14 +61,14 @@ func (i *invocation) pause(ctx context.Context, s *site, request *tandemv1.Pause
 	return nil
 }
 
-// floorIfAny is what the directors say. Watchdogs may be told without them.
-func (s *site) floorIfAny(ctx context.Context) floor {
+// floorIfAny is what the directors say, and why they say nothing. Watchdogs may
+// be told without them.
+func (s *site) floorIfAny(ctx context.Context) (floor, error) {
 	answers, err := heard(s, "director", s.statusAnswers(ctx))
 	if err != nil {
-		s.warn("%v", err)
-		return floor{StatusResponse: &tandemv1.StatusResponse{}}
+		return floor{StatusResponse: &tandemv1.StatusResponse{}}, err
 	}
-	return mergeStatus(answers)
+	return mergeStatus(answers), nil
 }
 
 // deaf says what it means that a watchdog does not know.

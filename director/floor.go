@@ -725,6 +725,15 @@ func endpointOf(e *tandemv1.Endpoint) provider.Endpoint {
 // sortedNames lists the recorders in a stable order.
 func (f *floor) sortedNames() []call.RecorderName { return slices.Sorted(maps.Keys(f.recorders)) }
 
+// joined lists names for people.
+func joined(names []call.RecorderName) string {
+	texts := make([]string, len(names))
+	for n, name := range names {
+		texts[n] = string(name)
+	}
+	return strings.Join(texts, ", ")
+}
+
 // baseID is the switch's name of a leg whose interval a record is.
 func baseID(record string) call.LegID {
 	base, _, _ := strings.Cut(record, "+")

@@ -227,7 +227,7 @@ func TestMoveRefused(t *testing.T) {
 	if _, err := r.f.moveTo(r.now, channels, "t-s1", target); err == nil || !errors.As(err, &none) || !strings.Contains(err.Error(), "disk: 1.0% free") {
 		t.Errorf("moved to a recorder that is not ready: %v", err)
 	}
-	if _, err := r.f.commanded("rec-9"); err == nil || !strings.Contains(err.Error(), `no recorder "rec-9"`) {
+	if _, err := r.f.commanded("rec-9"); err == nil || !strings.Contains(err.Error(), `no recorder "rec-9" in group primary; there are rec-1, rec-2`) {
 		t.Errorf("command for an unknown recorder: %v", err)
 	}
 }

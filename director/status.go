@@ -92,7 +92,7 @@ func (s *service) Rebalance(ctx context.Context, req *connect.Request[tandemv1.R
 func (f *floor) commanded(name string) (*recorder, error) {
 	r := f.recorders[call.RecorderName(name)]
 	if r == nil {
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no recorder %q in group %s; there are %v", name, f.group, f.sortedNames()))
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no recorder %q in group %s; there are %s", name, f.group, joined(f.sortedNames())))
 	}
 	if !r.up() {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("recorder %s is %s: %s", name, r.stateWord(), r.reason()))

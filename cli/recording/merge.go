@@ -13,6 +13,7 @@ type Report struct {
 	Filled []Fill // in order
 	Open   []Gap  // in order: what both miss
 	Whole  bool   // the copy had nothing: all of it is from the other
+	Alone  bool   // the other had nothing
 }
 
 // Fill is time that one copy misses and the other had.
@@ -34,7 +35,7 @@ type Fill struct {
 func Merge(of, from Recording) (Recording, Report) {
 	switch {
 	case len(from.Samples) == 0:
-		return of, Report{Open: of.Gaps}
+		return of, Report{Open: of.Gaps, Alone: true}
 	case len(of.Samples) == 0:
 		return from, Report{Filled: []Fill{from.whole()}, Open: from.Gaps, Whole: true}
 	}
