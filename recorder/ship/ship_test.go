@@ -1,8 +1,10 @@
 package ship
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,10 +51,12 @@ func shipForever(path, url string) error {
 	}
 	go shipper(c, path, url).Run(ctx)
 	random := rand.New(rand.NewPCG(rand.Uint64(), 0))
+	var wrote sync.Once // the parent is told
 	for {
 		if err := write(ctx, c, random, few); err != nil {
 			return err
 		}
+		wrote.Do(func() { fmt.Println("written") })
 	}
 }
 
@@ -245,12 +250,16 @@ func killedAtRandom(t *testing.T, server *pgtest.Server) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	url, dir := server.Database(), journaltest.Memory(t)
 	paths := []string{filepath.Join(dir, "rec-1.db"), filepath.Join(dir, "rec-2.db")}
-	lives := make([]*exec.Cmd, len(paths))
+	lives, words := make([]*exec.Cmd, len(paths)), make([]io.Reader, len(paths))
 	begin := func(n int) {
 		lives[n] = exec.Command(os.Args[0])
 		lives[n].Env = append(os.Environ(), childCatalog+"="+paths[n], childURL+"="+url)
 		lives[n].Stderr = os.Stderr
-		if err := lives[n].Start(); err != nil {
+		var err error
+		if words[n], err = lives[n].StdoutPipe(); err == nil {
+			err = lives[n].Start()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -258,9 +267,13 @@ func killedAtRandom(t *testing.T, server *pgtest.Server) {
 		lives[n].Process.Kill()
 		lives[n].Wait()
 	}
-	for n := range paths {
+	for n, path := range paths {
 		begin(n)
 		defer func() { kill(n) }()
+		// Whoever is killed before it was let run has nothing to ship.
+		if _, err := bufio.NewReader(words[n]).ReadString('\n'); err != nil {
+			t.Fatalf("%s is not written to: %v", filepath.Base(path), err)
+		}
 	}
 	for range 6 {
 		<-time.After(time.Duration(random.Int64N(int64(700 * time.Millisecond))))
