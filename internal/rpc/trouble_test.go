@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tandem/internal/pki"
@@ -187,22 +189,23 @@ func read(t *testing.T, file string) []byte {
 	return text
 }
 
-// Whoever takes connections and says nothing is given up within two seconds:
-// a frozen daemon's kernel does that.
+// Whoever takes connections and says nothing is given up within a second: a
+// frozen daemon's kernel does that.
 func TestFrozen(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ldn := newSite(t, "ldn")
-	c := client(t, ldn.issue(t, pki.Director, "dir-a", time.Now(), "127.0.0.1"), new(logbook).log())
-	began := time.Now()
-	_, err = query(t.Context(), c, "http://"+ln.Addr().String(), "")
-	var trouble *pki.Trouble
-	if !errors.As(err, &trouble) || trouble.Reason != pki.Handshake || !strings.Contains(trouble.Text, "did not end it in time") || time.Since(began) > 2*time.Second {
-		t.Errorf("after %v: %v", time.Since(began), err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		go io.Copy(io.Discard, far)
+		director := as(t, newSite(t, "ldn").issue(t, pki.Director, "dir-a", time.Now(), "127.0.0.1"), new(logbook).log())
+		dial := func(context.Context, string, string) (net.Conn, error) { return near, nil }
+		c := &http.Client{Transport: newCallers(director.credentials, dial)}
+		began := time.Now()
+		_, err := query(t.Context(), c, "http://127.0.0.1:1", "")
+		var trouble *pki.Trouble
+		if !errors.As(err, &trouble) || trouble.Reason != pki.Handshake || !strings.Contains(trouble.Text, "did not end it in time") || time.Since(began) != handshakeWait {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
 }
 
 // curl without a certificate, and without TLS, gets a word, too; a port scanner
