@@ -377,13 +377,19 @@ func (s *site) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
+// status is how the director sees its floor. A connection may be given up on a
+// machine that let nobody run for a second: whoever asks then asks again.
 func (s *site) status() *tandemv1.StatusResponse {
 	s.t.Helper()
-	res, err := s.client.Status(s.t.Context(), connect.NewRequest(&tandemv1.StatusRequest{}))
-	if err != nil {
-		s.t.Fatal(err)
+	for deadline := time.Now().Add(patience); ; {
+		res, err := s.client.Status(s.t.Context(), connect.NewRequest(&tandemv1.StatusRequest{}))
+		if err == nil {
+			return res.Msg
+		}
+		if connect.CodeOf(err) != connect.CodeUnavailable || time.Now().After(deadline) {
+			s.t.Fatal(err)
+		}
 	}
-	return res.Msg
 }
 
 // until waits for something to become so.
