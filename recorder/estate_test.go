@@ -146,13 +146,13 @@ func (m *manager) stop() {
 // until waits for a state of what was heard.
 func (m *manager) until(what string, done func() bool) {
 	m.t.Helper()
-	late := time.AfterFunc(10*time.Second, m.changed.Broadcast)
+	late := time.AfterFunc(30*time.Second, m.changed.Broadcast)
 	defer late.Stop()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for began := time.Now(); !done(); m.changed.Wait() {
-		if time.Since(began) >= 10*time.Second {
-			m.t.Fatalf("not within ten seconds: %s: kept %v, heard %q", what, slices.Sorted(maps.Keys(m.kept)), m.states)
+		if time.Since(began) >= 30*time.Second {
+			m.t.Fatalf("not within half a minute: %s: kept %v, heard %q", what, slices.Sorted(maps.Keys(m.kept)), m.states)
 		}
 	}
 }
@@ -244,13 +244,13 @@ func TestKilledRecorderLosesNothing(t *testing.T) {
 	for i, id := range ids {
 		var segments []*tandemv1.Segment
 		packets := 0
-		for deadline := time.Now().Add(10 * time.Second); packets < sent; <-time.After(10 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); packets < sent; <-time.After(10 * time.Millisecond) {
 			segments, packets = b.segments(id), 0
 			for _, s := range segments {
 				packets += int(s.GetPackets() + s.GetLost())
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("channel %s: not in media files within ten seconds: %d packets sent, segments %v", id, sent, segments)
+				t.Fatalf("channel %s: not in media files within half a minute: %d packets sent, segments %v", id, sent, segments)
 			}
 		}
 		for _, s := range segments {

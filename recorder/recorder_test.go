@@ -69,9 +69,9 @@ func (b *bench) until(what string, done func() bool) {
 	b.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); !done(); <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); !done(); <-tick.C {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not within ten seconds: %s", what)
+			b.t.Fatalf("not within half a minute: %s", what)
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (b *bench) ready() bool {
 // watch gives every heartbeat to each until that says enough.
 func (b *bench) watch(what string, each func(*tandemv1.WatchResponse) (enough bool)) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
 	stream, err := b.control.Watch(ctx, connect.NewRequest(&tandemv1.WatchRequest{Director: "a", Group: "primary"}))
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *bench) watch(what string, each func(*tandemv1.WatchResponse) (enough bo
 			return
 		}
 	}
-	b.t.Fatalf("not within ten seconds: %s: %v", what, stream.Err())
+	b.t.Fatalf("not within half a minute: %s: %v", what, stream.Err())
 }
 
 func (b *bench) drain(epoch uint64, undo bool) error {

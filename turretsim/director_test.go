@@ -38,6 +38,7 @@ func testConfig(t testing.TB) Config {
 }
 
 // startSwitch runs a switch until the returned function, or the test's end.
+// Whoever logs on at its start has when it returns.
 func startSwitch(t testing.TB, cfg Config) (*Switch, func()) {
 	t.Helper()
 	s, err := New(cfg)
@@ -56,11 +57,14 @@ func startSwitch(t testing.TB, cfg Config) (*Switch, func()) {
 			if err != nil {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Error("the switch did not stop")
 		}
 	})
 	t.Cleanup(stop)
+	if cfg.Floor.LogonInterval == 0 && cfg.Floor.LogonTime == 0 {
+		eventually(t, "everybody to log on", func() bool { return s.State().Sessions == cfg.Floor.Turrets })
+	}
 	return s, stop
 }
 
@@ -127,7 +131,7 @@ func (c *ctiClient) read(t testing.TB) cti.Message {
 
 func (c *ctiClient) next() (cti.Message, error) {
 	for {
-		c.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.conn.SetReadDeadline(time.Now().Add(patience))
 		m, err := c.in.Read()
 		if err != nil || m.Type != cti.TypeHeartbeat {
 			return m, err
@@ -249,7 +253,7 @@ func (c *sipClient) from(req *sip.Request) {
 }
 
 func (c *sipClient) do(req *sip.Request, opts ...sipgo.ClientRequestOption) (*sip.Response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return c.client.Do(ctx, req, opts...)
 }
@@ -427,10 +431,10 @@ func settles(t testing.TB, what string, count func() int) int {
 	return n
 }
 
-// eventually polls for five seconds.
+// eventually polls until it is so, or patience is at an end.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); {
+	for deadline := time.Now().Add(patience); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %v", what, errNotYet)
 		}

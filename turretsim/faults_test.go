@@ -328,7 +328,7 @@ func TestLostACK(t *testing.T) {
 	d.ack()
 	select {
 	case <-again:
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the 200 was not sent again")
 	}
 	if err := s.SetFaults(Faults{}); err != nil {
@@ -386,7 +386,7 @@ func TestByeUnasked(t *testing.T) {
 		if bye.GetHeader("Reason") != nil {
 			t.Errorf("%s", bye)
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no BYE")
 	}
 	if _, status := a.director.call(t, a.channel, offerOf(a.e.addr(), muxLine)); status != 200 {

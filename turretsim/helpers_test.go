@@ -4,7 +4,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
+
+// patience is how long what must come may take where others run first.
+const patience = 30 * time.Second
 
 // replace is strings.ReplaceAll that insists on something to replace.
 func replace(text, old, new string) string {

@@ -216,7 +216,7 @@ func TestSteal(t *testing.T) {
 		if tag(bye.To().Params) != tag(one.invite.From().Params) || tag(bye.From().Params) != tag(one.answer.To().Params) || bye.CallID().Value() != one.invite.CallID().Value() {
 			t.Errorf("BYE of another dialog: %s", bye)
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the first director heard nothing")
 	}
 	b.wait(t, 3)
@@ -361,7 +361,7 @@ func TestLogOffHangsUp(t *testing.T) {
 	}
 	select {
 	case <-director.byes:
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no BYE")
 	}
 	if _, status := director.call(t, channels[0], offerOf(e.addr(), muxLine)); status != 486 {

@@ -182,7 +182,7 @@ func (f *floor) until(t *testing.T, what string, ok func(*tandemv1.WatchdogStatu
 	t.Helper()
 	client := tandemv1connect.NewWatchdogServiceClient(rpc.NewClient(), "http://"+f.control)
 	var status *tandemv1.WatchdogStatus
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		if res, err := client.Report(t.Context(), connect.NewRequest(&tandemv1.ReportRequest{})); err == nil {
 			if status = res.Msg.GetStatus(); ok(status) {
 				return
@@ -205,7 +205,7 @@ func (f *floor) expect(t *testing.T, since time.Time) time.Duration {
 	t.Helper()
 	open := map[string]bool{"release": true, "yield": true, "notice": true}
 	var last time.Time
-	for deadline := time.After(10 * time.Second); len(open) > 0; {
+	for deadline := time.After(30 * time.Second); len(open) > 0; {
 		select {
 		case e := <-f.told:
 			if !open[e.what] || e.epoch != 9 {

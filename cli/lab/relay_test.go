@@ -166,7 +166,7 @@ func TestCablesArePulled(t *testing.T) {
 	ear, mouth := ear(t, other, place(2)), mouth(t, one, place(2))
 	reach := func(want bool) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 			mouth.Write([]byte{1, 0}) // refused while it cannot be delivered
 			if _, ok := hear(t, ear); ok == want {
 				return

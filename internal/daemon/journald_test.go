@@ -25,7 +25,7 @@ func openJournald(t *testing.T) (*net.UnixConn, *journaldLine) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	line, err := dialJournald("tandem-test", path)
@@ -171,7 +171,7 @@ func TestJournaldRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if err := again.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := again.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	line.end()

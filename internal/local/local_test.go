@@ -122,7 +122,7 @@ func (h *heard) tell(e Event) {
 // await removes events up to the first of a type that satisfies, and returns it.
 func await[E Event](t *testing.T, h *heard, ok func(E) bool) E {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		h.mu.Lock()
 		for i, e := range h.events {

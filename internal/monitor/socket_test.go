@@ -51,7 +51,7 @@ func (f *floor) answer() (Reply, bool) {
 // until polls; the kernel moves datagrams when it likes.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !done(); {
+	for deadline := time.Now().Add(30 * time.Second); !done(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

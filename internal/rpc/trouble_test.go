@@ -147,7 +147,7 @@ func TestTroubles(t *testing.T) {
 			if trouble != nil && (!strings.Contains(plainly(trouble.Text), c.told) || trouble.Reason != c.reason || strings.Contains(trouble.Text, "\n")) {
 				t.Errorf("told %s: %s\nwant %s: %s", trouble.Reason, plainly(trouble.Text), c.reason, c.told)
 			}
-			for deadline := time.Now().Add(5 * time.Second); !strings.Contains(plainly(book.String()), c.logged); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(30 * time.Second); !strings.Contains(plainly(book.String()), c.logged); time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("logged %s\nwant %s", plainly(book.String()), c.logged)
 				}

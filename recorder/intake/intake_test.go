@@ -162,9 +162,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("not within ten seconds: " + what)
+			t.Fatal("not within half a minute: " + what)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (r *rig) waitPackets(num uint32, n uint64) {
 	var s Stats
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); s.Packets < n; <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); s.Packets < n; <-tick.C {
 		if s, _ = r.Stats(num); time.Now().After(deadline) {
 			r.t.Fatalf("channel %d: %+v, want %d packets", num, s, n)
 		}
@@ -704,7 +704,7 @@ func report(t testing.TB, ssrc uint32) []byte {
 
 func readReport(t testing.TB, c net.Conn) (*rtcp.ReceiverReport, string) {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(30 * time.Second))
 	b := make([]byte, 1500)
 	n, err := c.Read(b)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"tandem/internal/media"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // answerer decides on the nth INVITE, counted from 0.
 type answerer func(u *uas, n int, req *sip.Request, tx sip.ServerTransaction)
