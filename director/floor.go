@@ -48,6 +48,7 @@ type floor struct {
 	name        string
 	group       string
 	orphanGrace time.Duration
+	company     time.Duration // that new attachments wait for recorders that start with this director
 	limits      placement.Limits
 	pair        *pair.Config // nil: it stands alone
 	stance      stance
@@ -66,6 +67,8 @@ type floor struct {
 	homeless  map[string]bool     // records of legs that no recorder has been told of
 	recorders map[call.RecorderName]*recorder
 	unplaced  map[call.SessionID]bool
+	manned    time.Time // since when this one leads and some recorder takes channels; zero: none does
+	held      time.Time // since when new attachments wait; zero: they do not
 	alarms    map[alarmKey]*alarm
 	worries   map[alarmKey]*alarm // what is wrong outside the floor
 	complaint map[string]bool     // told once
@@ -164,7 +167,7 @@ func (fence) action()  {}
 
 func newFloor(cfg Config, now time.Time, log *slog.Logger) *floor {
 	f := &floor{
-		name: cfg.Name, group: cfg.Group, pair: cfg.pair(), orphanGrace: cfg.Provider.Unigy.OrphanGrace.Std(), limits: cfg.limits(), started: now,
+		name: cfg.Name, group: cfg.Group, pair: cfg.pair(), orphanGrace: cfg.Provider.Unigy.OrphanGrace.Std(), company: companyOf(cfg), limits: cfg.limits(), started: now,
 		link:     linkState{since: now, blindFrom: now},
 		sessions: make(map[call.SessionID]*session), channels: make(map[call.ChannelID]*channel),
 		calls: make(map[call.CallID]*conversation), legs: make(map[string]*leg), current: make(map[call.LegID]*leg),
@@ -457,8 +460,9 @@ func (f *floor) placeDue(now time.Time) {
 		return cmp.Or(a.placeAt.Compare(b.placeAt), cmp.Compare(a.ID, b.ID))
 	})
 	var stranded []*channel
+	wait := f.muster(now)
 	for _, s := range due {
-		f.place(now, s)
+		f.place(now, s, wait)
 		for _, ch := range s.channels {
 			if f.stranded(ch) && !ch.taken {
 				stranded = append(stranded, ch)
@@ -484,8 +488,9 @@ func (f *floor) housed(s *session) {
 
 // place gives a turret's channels to a recorder: to the one that has some of
 // them already, or else to the one that placement chooses. If nobody can take
-// them they wait, and an alarm names the agent.
-func (f *floor) place(now time.Time, s *session) {
+// them they wait, and an alarm names the agent. A turret on which nobody speaks
+// also waits for wait's reason, if there is one.
+func (f *floor) place(now time.Time, s *session, wait string) {
 	var waiting []*channel
 	for _, ch := range s.channels {
 		if ch.recorder == "" && ch.available && !ch.taken {
@@ -497,6 +502,10 @@ func (f *floor) place(now time.Time, s *session) {
 	}
 	if !f.placed(s) {
 		if f.loadDue(now) {
+			return
+		}
+		if wait != "" && !s.live() {
+			f.hold(now, s, wait)
 			return
 		}
 		choice, err := placement.Choose(now, placement.Request{Group: f.group, Turret: s.Device, Channels: len(waiting), Limits: f.limits}, f.candidates())

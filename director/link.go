@@ -23,6 +23,7 @@ const (
 	orderWait    = 10 * time.Second       // for a batch: thousands of ports, a transaction
 	reconnectMin = 100 * time.Millisecond
 	reconnectMax = time.Second
+	eager        = 3 * time.Second // from the start on it reconnects quickly: recorders may start, too
 	refusedPause = 5 * time.Second
 	selfDoubt    = 50 * time.Millisecond  // a timer this late says that we had no processor
 	secondLook   = 150 * time.Millisecond // for what has arrived and is not read yet
@@ -79,7 +80,7 @@ func (r *refusal) Error() string { return r.text }
 // once; silence is, for the recorder had its time to speak.
 func (l *link) run(ctx context.Context) error {
 	defer l.http.CloseIdleConnections()
-	pause, patience := time.Duration(0), askWait
+	pause, patience, start := time.Duration(0), askWait, time.Now()
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := l.session(ctx, patience)
@@ -100,7 +101,7 @@ func (l *link) run(ctx context.Context) error {
 		case time.Since(began) > reconnectMax:
 			pause = 0
 		default:
-			pause = min(max(2*pause, reconnectMin), reconnectMax)
+			pause = nextPause(pause, time.Since(start))
 		}
 		select {
 		case <-ctx.Done():
@@ -108,6 +109,14 @@ func (l *link) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// nextPause is the one after another attempt that came to nothing, at an age of the link.
+func nextPause(last, age time.Duration) time.Duration {
+	if age < eager {
+		return reconnectMin
+	}
+	return min(max(2*last, reconnectMin), reconnectMax)
 }
 
 // lose tells the loop that the recorder is lost, or obeys another.
