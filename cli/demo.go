@@ -36,11 +36,12 @@ that was succeeded.
 
 With --json stdout is one object in the end: seed, duration_ms, turrets, channels,
 calls, sent_ms, recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms,
-late_ms (of the switch's own sender), gaps_ms{cause}, faults[{at_ms,what,object,...}], directory, and findings[] if there
-are any. With recorder_killed come live_legs, detect_ms, gap_ms{p50,p99,max}, steady_ms
-and outage_ms, with director_killed takeover_ms, audio_lost_ms, stale_commands_accepted
-and back_ms, with primary_group_killed live_legs, back_ms, primary_missing_ms,
-missing_after_merge_ms and findings[]; missing_after_merge_ms is then in the object, too.`,
+late_ms (of the switch's own sender), gaps_ms{cause}, faults[{at_ms,what,object,...}],
+directory, and findings[] if there are any. With recorder_killed come live_legs,
+detect_ms, gap_ms{p50,p99,max}, steady_ms and outage_ms, with director_killed
+takeover_ms, audio_lost_ms, stale_commands_accepted and back_ms, with
+primary_group_killed live_legs, back_ms, primary_missing_ms, missing_after_merge_ms and
+findings[]; missing_after_merge_ms is then in the object, too.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{DisableDefaultText: true, Name: "keep", Usage: "stay up after the report until interrupted"},
 			&cli.BoolFlag{DisableDefaultText: true, Name: "2n", Usage: "two groups, each call recorded by both; the whole first group is killed, too"},

@@ -20,7 +20,8 @@ func labCommand(i *invocation) *cli.Command {
 		Usage:  "break a floor on hosts of its own within this machine, and measure what it cost",
 		Hidden: true, // equipment of those who build Tandem
 		Description: `Needs root: every daemon runs in a network namespace of its own. Without FAULT
-plays all of them: ` + strings.Join(scenario.Names(), ", ") + `.
+plays all of them:
+` + wrapped(strings.Join(scenario.Names(), ", "), 80) + `.
 
 With --json one object in the end: duration_ms, turrets, channels, calls, sent_ms,
 recorded_ms, gap_ms, unexplained_ms, duplicated_ms, foreign_ms, passed, faults[{seed,

@@ -17,6 +17,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/cli/recording"
+	"tandem/internal/config"
 	"tandem/internal/reconcile"
 )
 
@@ -37,9 +38,10 @@ ids. What is found, and in which group it is wanting:
    cti_missing   a call that was told of, and no audio of it anywhere
 
 --against FILE has the platform's own call records compared, too: CSV, comma or
-semicolon, the first row naming the columns. Known are (other names in brackets)
+semicolon, the first row naming the columns. Wanted are start, with end or with
+duration, and call_id or agent. Known are (other names in brackets), and all else
+is passed over:
 ` + wrapped(reconcile.ColumnNames(), 80) + `
-start, end or duration, and call_id or agent are wanted; others are passed over.
 
 With --json an object a line for each finding: kind, group, holder, call, leg,
 line, party, user, device, source, channel, from, to, missing_ms,
@@ -51,8 +53,8 @@ Exit status 5 when something was found.`,
 			&cli.StringFlag{Name: "from", Usage: "what was recorded after `TIME`", Value: "24h ago"},
 			&cli.StringFlag{Name: "to", Usage: "what was recorded before `TIME`", Value: "5s ago"},
 			&cli.StringFlag{Name: "against", Usage: "the platform's call records, `FILE.csv`; - is standard input"},
-			&cli.DurationFlag{Name: "tolerance", Value: tolerance, Usage: "by how much the clocks that begins and ends were told by may differ"},
-			&cli.DurationFlag{Name: "least", Value: 100 * time.Millisecond, Usage: "how much must be wanting to be told"},
+			durationFlag(cli.DurationFlag{Name: "tolerance", Value: tolerance, Usage: "begins and ends may differ by `TIME`: so may clocks"}),
+			durationFlag(cli.DurationFlag{Name: "least", Value: 100 * time.Millisecond, Usage: "tell of nothing less than `TIME` that is wanting"}),
 			&cli.BoolFlag{DisableDefaultText: true, Name: "deep", Usage: "listen to what both groups have, and compare"},
 		},
 		Action: func(c *cli.Context) error {
@@ -118,10 +120,10 @@ func (i *invocation) comparison(c *cli.Context) (*comparison, error) {
 	}
 	r.options = reconcile.Options{Tolerance: c.Duration("tolerance"), Least: c.Duration("least"), Fresh: now.Add(-lately)}
 	if t := r.options.Tolerance; t < 0 || t > time.Minute {
-		return nil, usage("--tolerance %v: want 0s to 1m", t)
+		return nil, usage("--tolerance %v: want 0s to 1m", config.Duration(t))
 	}
 	if l := r.options.Least; l < time.Millisecond || l > time.Hour {
-		return nil, usage("--least %v: want 1ms to 1h", l)
+		return nil, usage("--least %v: want 1ms to 1h", config.Duration(l))
 	}
 	if file := c.String("against"); file != "" {
 		entries, err := i.accounts(file)

@@ -240,3 +240,26 @@ func TestReconcileDeep(t *testing.T) {
 		}
 	}
 }
+
+// A recorder that died was told of no calls, and the others were: what they
+// recorded meanwhile is not of calls that nobody could hear of.
+func TestReconcileAfterADeath(t *testing.T) {
+	const m = time.Minute
+	lived, died := newTwins(t), newTwins(t)
+	lived.hold(0, "whole", "t1", -40*m, -38*m, "complete")
+	part := lived.recorders[0].legs[0].Parts[0]
+	part.Segments = append(part.Segments, &tandemv1.Segment{Id: "idle", Channel: "s-t9.m1.A", Copy: "A", Start: after(-35 * m), End: after(-15 * m), Codec: tandemv1.Codec_CODEC_PCMU, File: "idle.wav", Samples: 20 * 60 * 8000})
+	died.hold(0, "early", "t2", -50*m, -49*m, "complete")
+	died.recorders[0].blind = []*tandemv1.Window{{From: after(-30 * m), To: after(-20 * m)}}
+	other := died.directors[0].status.Recorders[0]
+	other.Name = "rec-2"
+	lived.directors[0].status.Recorders = append(lived.directors[0].status.Recorders, other)
+	config := fmt.Sprintf("directors = [%q]\nwatchdogs = []\n", lived.directors[0].serve(t))
+	if r := recctl(t, config, "reconcile"); r.status != ExitDone || strings.Contains(r.out, "unattributed") {
+		t.Errorf("one recorder died: %+v", r)
+	}
+	lived.recorders[0].blind = []*tandemv1.Window{{From: after(-25 * m), To: after(-20 * m)}}
+	if r := recctl(t, config, "reconcile"); r.status != ExitFound || !strings.Contains(r.out, "unattributed  -      12:35:00    5:00") {
+		t.Errorf("nobody could hear: %+v", r)
+	}
+}

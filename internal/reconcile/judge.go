@@ -226,7 +226,7 @@ func overlapping(all spans, s Span) spans {
 func (s *Survey) unattributed(during Span) []Finding {
 	var found []Finding
 	for t, h := range s.tracks {
-		deaf := union(s.blind[t.copy]...).within(during)
+		deaf := s.untold(t.copy).within(during)
 		if len(deaf) == 0 {
 			continue
 		}
@@ -248,9 +248,13 @@ func (s *Survey) unattributed(during Span) []Finding {
 
 // deaf is when a copy cannot tell that there was no call on a channel.
 func (s *Survey) deaf(t track) spans {
-	all := slices.Clone(s.blind[t.copy])
+	all := s.untold(t.copy)
 	if h := s.tracks[t]; h != nil {
-		all = append(all, h.gaps...)
+		all = union(append(slices.Clone(all), h.gaps...)...)
 	}
-	return union(all...)
+	return all
 }
+
+// untold is when call events reached no recorder of a copy. One that died was
+// told of none, and the others were all the same.
+func (s *Survey) untold(c call.Copy) spans { return union(s.blind[c]...).minus(union(s.told[c]...)) }

@@ -136,9 +136,16 @@ func (r *Reader) chunk(ctx context.Context, s *Survey, part Span) error {
 			s.AddMedia(mediaOf(m))
 			copies[CopyOf(m.GetChannel())] = true
 		}
+		var blind []Span
 		for _, w := range a.blind {
-			for c := range copies {
-				s.AddBlind(c, spanOf(w.GetFrom(), w.GetTo(), r.During.To))
+			blind = append(blind, spanOf(w.GetFrom(), w.GetTo(), r.During.To))
+		}
+		for c := range copies {
+			for _, w := range blind {
+				s.AddBlind(c, w)
+			}
+			for _, w := range (spans{part}).minus(union(blind...)) {
+				s.AddTold(c, w)
 			}
 		}
 	}

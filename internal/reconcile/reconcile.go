@@ -112,8 +112,9 @@ type Survey struct {
 	opts    Options
 	lanes   map[lane][]Record
 	tracks  map[track]*held
-	blind   map[call.Copy][]Span
-	known   map[string][]Span // when there were calls on a channel, those judged included
+	blind   map[call.Copy][]Span // when a recorder of a copy could not hear of calls
+	told    map[call.Copy][]Span // and when one could
+	known   map[string][]Span    // when there were calls on a channel, those judged included
 	groups  map[call.Copy]string
 	during  Span
 	settled time.Time
@@ -135,7 +136,7 @@ type held struct{ stretches, gaps []Span }
 // NewSurvey compares what lies in a span.
 func NewSurvey(during Span, opts Options) *Survey {
 	return &Survey{
-		opts: opts, lanes: make(map[lane][]Record), tracks: make(map[track]*held), blind: make(map[call.Copy][]Span), known: make(map[string][]Span),
+		opts: opts, lanes: make(map[lane][]Record), tracks: make(map[track]*held), blind: make(map[call.Copy][]Span), told: make(map[call.Copy][]Span), known: make(map[string][]Span),
 		groups: map[call.Copy]string{call.CopyA: "primary", call.CopyB: "secondary"}, settled: during.From, during: during, count: Count{Findings: make(map[Kind]int)},
 	}
 }
@@ -194,8 +195,13 @@ func (s *Survey) AddMedia(m Media) {
 	}
 }
 
-// AddBlind says when a recorder of a copy could not hear of calls.
+// AddBlind says when a recorder of a copy could not hear of calls, be it that
+// nobody heard of them, or that it alone was away.
 func (s *Survey) AddBlind(c call.Copy, w Span) { s.blind[c] = append(s.blind[c], w) }
+
+// AddTold says when a recorder of a copy was told of all calls: whatever another
+// one did not hear of then, somebody did.
+func (s *Survey) AddTold(c call.Copy, w Span) { s.told[c] = append(s.told[c], w) }
 
 // Verdict is what a survey knows of the time up to an instant.
 type Verdict struct {
@@ -328,8 +334,10 @@ func (s *Survey) forget(until time.Time) {
 			delete(s.known, c)
 		}
 	}
-	for c := range s.blind {
-		s.blind[c] = slices.DeleteFunc(s.blind[c], past)
+	for _, windows := range []map[call.Copy][]Span{s.blind, s.told} {
+		for c := range windows {
+			windows[c] = slices.DeleteFunc(windows[c], past)
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ func TestJudge(t *testing.T) {
 		records []Record
 		media   []Media
 		blind   map[call.Copy]Span
+		told    map[call.Copy]Span // another recorder
 		alone   bool
 		want    string
 	}{
@@ -80,6 +81,9 @@ func TestJudge(t *testing.T) {
 		{name: "both blind", media: []Media{audio(a, one)}, blind: map[call.Copy]Span{a: between(10, 20), b: between(5, 15)}, want: "unattributed   5s"},
 		{name: "blind, one group only", media: []Media{audio(a, one)}, blind: map[call.Copy]Span{a: between(10, 20)}, alone: true, want: "unattributed   10s"},
 		{name: "blind, and a call after all", records: []Record{leg(a, "x", between(8, 22))}, media: []Media{audio(a, one)}, blind: map[call.Copy]Span{a: between(10, 20)}, alone: true},
+		{name: "one recorder was away, another one was told", media: []Media{audio(a, one)}, blind: map[call.Copy]Span{a: between(10, 20)}, told: map[call.Copy]Span{a: one}, alone: true},
+		{name: "one recorder was away, another one soon told", media: []Media{audio(a, one)}, blind: map[call.Copy]Span{a: between(10, 20)}, told: map[call.Copy]Span{a: between(13, 60)}, alone: true, want: "unattributed   3s"},
+		{name: "blind, and the other group was told", media: []Media{audio(a, one)}, blind: map[call.Copy]Span{a: between(10, 20), b: between(5, 30)}, told: map[call.Copy]Span{b: one}},
 		{name: "blind while the other one was down", media: []Media{audio(a, one), audio(b, one, between(0, 60))}, blind: map[call.Copy]Span{a: between(10, 20)}, want: "unattributed   10s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,6 +98,9 @@ func TestJudge(t *testing.T) {
 			}
 			for of, w := range c.blind {
 				s.AddBlind(of, w)
+			}
+			for of, w := range c.told {
+				s.AddTold(of, w)
 			}
 			got := s.Settle(day.To).Findings
 			if text(got) != c.want {
