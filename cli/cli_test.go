@@ -638,3 +638,18 @@ func TestDemoErrors(t *testing.T) {
 		}
 	}
 }
+
+// What a demo prints in the end can be pasted into a shell.
+func TestDemoReportCommands(t *testing.T) {
+	var out bytes.Buffer
+	i := &invocation{out: &out, zone: time.UTC}
+	i.demoReport(demo.Result{Config: "/tmp/Ann's floor/recctl.toml", Media: "/tmp/Ann's floor", Example: "c1", Twin: true}, true)
+	for _, want := range []string{`--config '/tmp/Ann'\''s floor/recctl.toml' status --watch` + "\n", "export --merge c1\n", "drill sigkill\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s\nwant %s", out.String(), want)
+		}
+	}
+	if got := quoted("/tmp/tandem-demo-12/recctl.toml"); got != "/tmp/tandem-demo-12/recctl.toml" {
+		t.Error(got)
+	}
+}

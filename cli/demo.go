@@ -30,6 +30,9 @@ mix. After the rest the whole first group, directors and recorders, is killed fo
 seconds. In the end each hole that one copy has is filled from the other: nothing may be
 missing. Takes about 60 seconds.
 
+Everything goes into one directory, recctl.toml with it: --config DIR/recctl.toml has
+recctl look at this floor, which --keep leaves running.
+
 Exit status 0 only when nothing is missing without a gap that says why, nothing was
 recorded twice, the director's death cost nothing, and no recorder obeyed a director
 that was succeeded.
@@ -117,15 +120,23 @@ func (i *invocation) demoReport(r demo.Result, kept bool) {
 			commands = append(commands, "export --merge "+r.Example)
 		}
 	}
-	all := program()
-	for _, d := range r.Directors {
-		all += " --director " + d
-	}
+	all := program() + " --config " + quoted(r.Config)
 	for _, c := range append(commands, "verify --deep") {
 		fmt.Fprintf(i.out, "  %s %s\n", all, c)
 	}
 	fmt.Fprintf(i.out, "  %s failover --pause  # or the preferred director gets control back by itself, soon\n", all)
-	fmt.Fprintf(i.out, "  %s drill --switch %s --truth %s sigkill\n", all, r.Switch, r.Truth)
+	fmt.Fprintf(i.out, "  %s drill sigkill\n", all)
+}
+
+// quoted is a word as a shell takes it for one.
+func quoted(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:,@%+=", r)
+	}
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // praise is what a demo has shown that passed.

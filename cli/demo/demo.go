@@ -38,13 +38,11 @@ type View interface {
 
 // Result is what a demo found out and where to look further.
 type Result struct {
-	Report    Report
-	Directors []string // control addresses of the directors, for recctl --director
-	Switch    string   // control address of the switch, for recctl drill
-	Truth     string   // the switch's truth log
-	Media     string   // directory of all recorders' directories
-	Example   string   // a call that was live when the recorder, or the group, was killed; may be empty
-	Twin      bool     // there are two groups
+	Report  Report
+	Config  string // recctl's configuration for this floor, a file
+	Media   string // directory of all recorders' directories
+	Example string // a call that was live when the recorder, or the group, was killed; may be empty
+	Twin    bool   // there are two groups
 }
 
 // The story: when what happens, since the demo began.

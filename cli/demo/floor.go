@@ -221,7 +221,20 @@ func (f *floor) configure() error {
 	if err := f.configureTwin(free[portsEach*len(f.directors):], ctiAt); err != nil {
 		return err
 	}
-	return f.configureDirectors(free, ctiAt)
+	if err := f.configureDirectors(free, ctiAt); err != nil {
+		return err
+	}
+	return f.configureRecctl()
+}
+
+// recctlFile is how people find this floor and no other one of the machine.
+const recctlFile = "recctl.toml"
+
+// configureRecctl writes where the floor is. Watchdogs the directors name.
+func (f *floor) configureRecctl() error {
+	return process.WriteConfig(f.path(recctlFile), map[string]any{
+		"directors": f.addresses(), "watchdogs": []string{}, "switch": f.simControl, "truth_log": f.path(truthLog),
+	})
 }
 
 func (f *floor) configureRecorders(free []string) error {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BurntSushi/toml"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "tandem/api/tandem/v1"
@@ -54,6 +55,14 @@ func TestConfigure(t *testing.T) {
 		if dir.Failover.Peer != peer.Control || dir.Failover.PeerMonitor[0] != peer.Monitor || dir.Failover.Preferred != (n == 0) {
 			t.Errorf("%+v", dir.Failover)
 		}
+	}
+	var people struct {
+		Directors, Watchdogs []string
+		Switch               string
+		TruthLog             string `toml:"truth_log"`
+	}
+	if _, err := toml.DecodeFile(f.path(recctlFile), &people); err != nil || !slices.Equal(people.Directors, []string{pair[0].Control, pair[1].Control}) || people.Switch != sim.Control || people.TruthLog != sim.TruthLog || people.Watchdogs == nil {
+		t.Errorf("%+v, %v", people, err)
 	}
 	for n, r := range f.recorders {
 		rec, err := config.Load(r.Config, recorderdaemon.DefaultConfig())

@@ -35,7 +35,7 @@ func (f *floor) judge(ctx context.Context, recorder *RecorderFault, director *Di
 	}
 	director.Stale = scenario.Stale(obedience)
 	facts := Facts{Seed: f.options.Seed, Turrets: f.options.Turrets, Calls: f.calls, Late: account.Late(), Directory: f.dir}
-	result := Result{Directors: f.addresses(), Switch: f.simControl, Truth: f.path(truthLog), Media: f.dir, Twin: f.twin != nil}
+	result := Result{Config: f.path(recctlFile), Media: f.dir, Twin: f.twin != nil}
 	windows, until := []audit.Interval{director.window()}, time.Time{}
 	if group != nil {
 		windows, until = append(windows, group.window()), group.window().From // what is missing from then on is that fault's

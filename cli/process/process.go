@@ -41,12 +41,15 @@ func New(kind, name, dir string) (*Process, error) {
 }
 
 // Configure writes the daemon's configuration; keys are as in its file in etc/.
-func (p *Process) Configure(keys map[string]any) error {
+func (p *Process) Configure(keys map[string]any) error { return WriteConfig(p.Config, keys) }
+
+// WriteConfig writes a configuration file of any program.
+func WriteConfig(file string, keys map[string]any) error {
 	var text bytes.Buffer
 	if err := toml.NewEncoder(&text).Encode(keys); err != nil {
-		return fmt.Errorf("write %s: %w", p.Config, err)
+		return fmt.Errorf("write %s: %w", file, err)
 	}
-	if err := os.WriteFile(p.Config, text.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(file, text.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	return nil
