@@ -60,8 +60,9 @@ func newFailoverSite(t *testing.T) *fakeSite {
 	s.recorders[0].exports = map[string]fakeExport{"s2.m1.A": {start: noon.Add(c5Begin), samples: append(voice(0, 4000), quiet(6000)...), gaps: []*tandemv1.Gap{interrupted},
 		stretches: []*tandemv1.Stretch{{Samples: 32_000, Ssrc: 7}}}}
 	s.recorders[0].exports["c5.1"] = s.recorders[0].exports["s2.m1.A"]
+	none := &tandemv1.Segment{Id: "200-gap", Channel: "s2.m1.A", Copy: "A", Start: after(c5After(3500)), End: after(c5After(4240)), Codec: tandemv1.Codec_CODEC_PCMU, Gaps: []*tandemv1.Gap{bound}} // without a file
 	s.recorders[1].legs = []*tandemv1.LegDetail{c5Leg("rec-2", "complete", c5After(10_000), 760, &tandemv1.Part{
-		Segments: []*tandemv1.Segment{c5Segment("200", 4240, 10_000, loss)}, Gaps: []*tandemv1.Gap{bound, loss}})}
+		Segments: []*tandemv1.Segment{none, c5Segment("200", 4240, 10_000, loss)}, Gaps: []*tandemv1.Gap{bound, loss}})}
 	s.recorders[1].exports = map[string]fakeExport{"s2.m1.A": {start: noon.Add(c5Begin), samples: slices.Concat(quiet(4240), voice(4240, 9000), quiet(20), voice(9020, 10_000)), gaps: []*tandemv1.Gap{bound, loss},
 		stretches: []*tandemv1.Stretch{{Offset: 4240 * 8, Samples: 4760 * 8, Ssrc: 7, FirstTs: 1<<32 + 4240*8}, {Offset: 9020 * 8, Samples: 980 * 8, Ssrc: 7, FirstTs: 1<<32 + 9020*8}}}}
 	return s

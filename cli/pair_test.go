@@ -86,6 +86,7 @@ func (p *fakePair) away() {
 // the rest, whichever is asked first.
 func TestStatusOfPair(t *testing.T) {
 	p := newFakePair(t)
+	p.directors[1].status.Directors[0].Moving, p.directors[1].status.Directors[0].Unrecorded = 1, 3 // it has asked no recorder
 	want := recctl(t, p.config(0, 1), "status")
 	golden(t, "status_pair", p.anonymous(want.out))
 	if r := recctl(t, p.config(1, 0), "status"); r.out != want.out || r.errs != "" {

@@ -241,6 +241,9 @@ func (r legRow) detailJSON(now time.Time) legDetailJSON {
 	for _, p := range r.parts {
 		part := partJSON{p.Recorder, p.Channel, stampOf(p.From), stampOf(p.To), []segmentJSON{}}
 		for _, s := range p.Segments {
+			if s.File == "" { // it only says what is missing, as gaps do
+				continue
+			}
 			part.Segments = append(part.Segments, segmentJSON{s.Id, s.File, stampOf(s.Start), stampOf(s.End), codecName(s.Codec), s.Size, s.Sha256,
 				s.Packets, s.Lost, s.Reordered, s.Duplicates, s.MaxJitterMs, s.Open})
 		}

@@ -229,14 +229,20 @@ func recorderReason(r *tandemv1.RecorderStatus) string {
 	return "draining: " + count(r.Load.Channels, "channel") + " left"
 }
 
+// asksRecorders reports whether a director knows where channels are: one that
+// is not in charge has not asked the recorders.
+func asksRecorders(d *tandemv1.DirectorStatus) bool {
+	return d.Role != "passive" && d.Role != "candidate"
+}
+
 // unsettledLines say what is not where it should be, and whether a group could
 // lose a recorder.
 func (i *invocation) unsettledLines(f floor) []string {
 	var lines []string
 	for _, g := range f.groups {
 		d := g.directors[0] // the others know less
-		if d.Role == "passive" || d.Role == "candidate" {
-			continue // it has not asked the recorders
+		if !asksRecorders(d.DirectorStatus) {
+			continue
 		}
 		if d.Unrecorded > 0 {
 			lines = append(lines, i.paint(red, clean(fmt.Sprintf("group %s: %s recorded by nobody", d.Group, count(d.Unrecorded, "channel")))))
@@ -389,7 +395,11 @@ type alarmJSON struct {
 func statusOfFloor(f floor) floorJSON {
 	j := floorJSON{Site: f.Site, Generated: stampOf(f.Generated), Directors: []directorJSON{}, Watchdogs: []watchdogJSON{}, Recorders: []recorderJSON{}, Headroom: []headroomJSON{}, Alarms: []alarmJSON{}}
 	for _, d := range f.Directors {
-		j.Directors = append(j.Directors, directorJSON{d.Name, d.Group, d.Role, d.Epoch, stampOf(d.Since), d.Preferred, d.Basis, d.AuthorityMs, d.Cti, d.Sessions, d.Channels, d.Attached, d.Moving, d.Unrecorded,
+		moving, unrecorded := d.Moving, d.Unrecorded
+		if !asksRecorders(d) {
+			moving, unrecorded = 0, 0 // it speaks of all channels, none of which are its own
+		}
+		j.Directors = append(j.Directors, directorJSON{d.Name, d.Group, d.Role, d.Epoch, stampOf(d.Since), d.Preferred, d.Basis, d.AuthorityMs, d.Cti, d.Sessions, d.Channels, d.Attached, moving, unrecorded,
 			d.Address, d.Text, d.Monitor, d.Profile, votersJSON(d.Voters), f.answers(d)})
 	}
 	for _, w := range f.Watchdogs {
