@@ -112,15 +112,30 @@ func Parse[C Validator](file, text string, defaults C) (C, error) {
 		return defaults, &Faults{File: file, Faults: []Fault{{Key: "toml", Text: err.Error()}}}
 	}
 	var faults []Fault
-	for _, key := range meta.Undecoded() {
-		faults = append(faults, Fault{Key: key.String(), Text: "no such key"})
-	}
+	faults = append(faults, unknown(meta.Undecoded())...)
 	faults = append(faults, c.Validate()...)
 	if len(faults) > 0 {
 		slices.SortStableFunc(faults, func(a, b Fault) int { return strings.Compare(a.Key, b.Key) })
 		return defaults, &Faults{File: file, Faults: faults}
 	}
 	return c, nil
+}
+
+// unknown are the faults of keys that nobody reads: of a section that there is
+// not, the section's.
+func unknown(keys []toml.Key) []Fault {
+	var faults []Fault
+	sections := map[string]bool{}
+	for _, key := range keys {
+		name := key.String()
+		if within := key[:len(key)-1].String(); sections[name] || sections[within] {
+			sections[name] = true
+			continue
+		}
+		sections[name] = true
+		faults = append(faults, Fault{Key: name, Text: "no such key"})
+	}
+	return faults
 }
 
 // Check collects faults; its methods add one where a value will not do.

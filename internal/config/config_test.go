@@ -55,7 +55,11 @@ func TestEveryFaultNamesItsKey(t *testing.T) {
 	if _, err := Parse("f", "x: y", defaults()); strings.Count(err.Error(), "line 1") != 1 {
 		t.Errorf("the line is not said once: %v", err)
 	}
-	_, err := Parse("f", "x = 1\ny = 2\nname = \"\"", defaults())
+	_, err := Parse("f", "[x]\ny = 1\n[x.z]\na = 1\n[inner]\nb = 1\n[[list]]\nc = 1\n[[list]]\nc = 2", defaults())
+	if want := "f: inner.b: no such key\nf: list: no such key\nf: x: no such key"; err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	_, err = Parse("f", "x = 1\ny = 2\nname = \"\"", defaults())
 	if strings.Count(err.Error(), "\n") != 2 {
 		t.Errorf("want three faults, got:\n%v", err)
 	}

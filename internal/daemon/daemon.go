@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,35 +49,32 @@ var version string // set by the linker
 // runs until SIGINT or SIGTERM, and returns the exit status. --check stops
 // after the configuration; --version prints it.
 func Main[C config.Validator](name string, defaults C, run func(context.Context, C) error) int {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	file := flags.String("config", "/etc/tandem/"+name+".toml", "configuration `FILE`")
-	check := flags.Bool("check", false, "read the configuration, report every fault, and stop")
-	show := flags.Bool("version", false, "print the version and stop")
-	if err := flags.Parse(os.Args[1:]); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return ExitOK
-		}
+	o, err := parse(name, os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage(name))
+		return ExitOK
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "tandem-%[1]s: %[2]v; see tandem-%[1]s --help\n", name, err)
 		return ExitUsage
-	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "tandem-%s: unexpected argument %q\n", name, flags.Arg(0))
-		return ExitUsage
-	}
-	if *show {
+	case o.version:
 		fmt.Printf("tandem-%s %s\n", name, Version())
 		return ExitOK
 	}
-	cfg, err := config.Load(*file, defaults)
+	cfg, err := config.Load(o.file, defaults)
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("tandem-%s: %w; --config FILE names another", name, err)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return ExitUsage
 	}
-	if *check {
-		if err := config.Inspect(*file, cfg); err != nil {
+	if o.check {
+		if err := config.Inspect(o.file, cfg); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return ExitUsage
 		}
-		fmt.Printf("%s: ok\n", *file)
+		fmt.Printf("%s: ok\n", o.file)
 		return ExitOK
 	}
 	defer logAs("tandem-" + name)()
@@ -89,6 +87,56 @@ func Main[C config.Validator](name string, defaults C, run func(context.Context,
 	}
 	slog.Info("stopped")
 	return ExitOK
+}
+
+// options are what a daemon is told when it is started: nothing else.
+type options struct {
+	file           string
+	check, version bool
+}
+
+func defaultFile(name string) string { return "/etc/tandem/" + name + ".toml" }
+
+// parse reads a daemon's arguments. The error is flag.ErrHelp, or says what is
+// wrong with them in words for whoever typed them.
+func parse(name string, args []string) (o options, err error) {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.file, "config", defaultFile(name), "")
+	flags.BoolVar(&o.check, "check", false, "")
+	flags.BoolVar(&o.version, "version", false, "")
+	err = flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return o, err
+	case err != nil:
+		return o, plainly(err)
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return o, nil
+}
+
+// plainly is what the flag package says, with options as people write them.
+func plainly(err error) error {
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		return fmt.Errorf("no option --%s", name)
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
+		return fmt.Errorf("--%s wants a value", name)
+	}
+	return err
+}
+
+func usage(name string) string {
+	return fmt.Sprintf(`tandem-%s [--config FILE] [--check] [--version]
+
+   --config FILE  read FILE instead of %s
+   --check        only read it, and report every fault with its key
+   --version      print the version
+
+Exit status: 0 done, 1 failed, 2 wrong use or bad configuration.
+`, name, defaultFile(name))
 }
 
 // NewLogger writes key=value lines with times to the millisecond.
