@@ -30,8 +30,10 @@ type channel struct {
 type track struct {
 	Regions []*region // in order of time, not overlapping; the last is being filled
 
-	run   *rtpstream.Run
-	saved rtpstream.Wall // the run's Arrival at the last commit
+	run    *rtpstream.Run
+	saved  rtpstream.Wall // the run's Arrival at the last commit
+	offset time.Duration  // of the run's anchor when the last region was refreshed
+	doubt  time.Duration  // and how much earlier its packets may have been sent
 }
 
 // region is a stretch of a run inside one slot that is kept or not as a whole.
@@ -67,36 +69,60 @@ func (p *piece) end() int64   { return p.Row.FirstTS + p.w.Len() }
 // its run is idle; rtpstream takes no packet that late.
 const settleTime = 10 * time.Second
 
+// moment is one sample of a run and what is known of when it was sent.
+type moment struct {
+	ts       int64
+	earliest rtpstream.Wall
+	at       rtpstream.Wall // as estimated; slots are cut by it
+	arrival  rtpstream.Wall
+}
+
+// moment is that of the sample at a timestamp, of a packet that came then.
+func (t *track) moment(ts int64, arrival rtpstream.Wall) moment {
+	return moment{ts, t.run.Earliest(ts, arrival), t.run.Anchor.Wall(ts), arrival}
+}
+
+// end is the moment after all that has come, of a packet that is as late as the
+// newest was.
+func (t *track) end() moment {
+	end := t.run.End()
+	return t.moment(end, t.run.Arrival.Add(t.run.Anchor.Span(end-t.run.TS)))
+}
+
+// kept says whether the sample may belong to something that is kept: by when
+// it was sent, as far as anybody knows, or by when it came. What was late is
+// rather kept for nothing than lost.
+func (m moment) kept(keep *windows) bool {
+	if keep == nil {
+		return true
+	}
+	_, ok := keep.touching(m.earliest, max(m.at, m.arrival))
+	return ok
+}
+
 // bounds are the slot and keep limits around an instant.
 type bounds struct {
 	lo, hi rtpstream.Wall
 	kept   bool
 }
 
-// around finds the bounds of w. Windows are sorted and do not touch; nil keep
-// keeps everything.
-func around(w rtpstream.Wall, slot time.Duration, keep *windows) bounds {
+// around finds the bounds of m in the slot of the instant w. Windows are sorted
+// and do not touch; nil keep keeps everything.
+func around(m moment, w rtpstream.Wall, slot time.Duration, keep *windows) bounds {
 	start := w - w%rtpstream.Wall(slot) // slots count from 1970 UTC, so they are absolute
 	b := bounds{start, start.Add(slot), true}
 	if keep == nil {
 		return b
 	}
-	b.kept = false
-	i, inside := slices.BinarySearchFunc(*keep, w, func(k span, w rtpstream.Wall) int {
-		switch {
-		case k.to <= w:
-			return -1
-		case k.from > w:
-			return 1
-		}
-		return 0
-	})
+	doubt := m.at.Sub(m.earliest) // for so long after a window it may last
+	i, inside := keep.touching(m.earliest, max(m.at, m.arrival))
 	if inside {
 		k := (*keep)[i]
-		return bounds{max(b.lo, k.from), min(b.hi, k.to), true}
+		return bounds{max(b.lo, min(k.from, m.at)), min(b.hi, k.to.Add(min(doubt, never.Sub(k.to)))), true}
 	}
+	b.kept = false
 	if i > 0 {
-		b.lo = max(b.lo, (*keep)[i-1].to)
+		b.lo = max(b.lo, (*keep)[i-1].to.Add(doubt))
 	}
 	if i < len(*keep) {
 		b.hi = min(b.hi, (*keep)[i].from)
@@ -104,17 +130,41 @@ func around(w rtpstream.Wall, slot time.Duration, keep *windows) bounds {
 	return b
 }
 
-// at returns the region of a timestamp, making it if need be.
-func (t *track) at(ts int64, slot time.Duration, keep *windows) *region {
+// at returns the region of n samples of a packet, making it if need be.
+func (t *track) at(m moment, n int64, slot time.Duration, keep *windows) *region {
 	i := len(t.Regions)
-	for i > 0 && t.Regions[i-1].From > ts {
+	for i > 0 && t.Regions[i-1].From > m.ts {
 		i--
 	}
-	if i > 0 && ts < t.Regions[i-1].To {
-		return t.Regions[i-1]
+	if i == 0 || m.ts >= t.Regions[i-1].To {
+		return t.begin(i, m, slot, keep)
 	}
-	anchor := &t.run.Anchor
-	w := anchor.Wall(ts)
+	if r := t.Regions[i-1]; r.Kept || !m.kept(keep) {
+		return r
+	}
+	return t.begin(t.claim(i-1, m, n), m, slot, keep)
+}
+
+// claim takes from the region at i, which is not kept, what is to be: all from
+// the sample on, or only n when more has come and is gone. It returns where
+// another region belongs.
+func (t *track) claim(i int, m moment, n int64) int {
+	r := t.Regions[i]
+	if rest := m.ts + n; rest < t.run.End() && rest < r.To {
+		t.Regions = slices.Insert(t.Regions, i+1, &region{From: rest, To: r.To, Lo: min(max(m.at, r.Lo), r.Hi), Hi: r.Hi})
+	}
+	if r.From == m.ts {
+		t.Regions = slices.Delete(t.Regions, i, i+1)
+		return i
+	}
+	r.To, r.Hi = m.ts, min(max(m.at, r.Lo), r.Hi)
+	return i + 1
+}
+
+// begin makes the region of a sample, before the one at i, or has the one before
+// go on when that is kept, too.
+func (t *track) begin(i int, m moment, slot time.Duration, keep *windows) *region {
+	anchor, w := &t.run.Anchor, m.at
 	var before, behind *region
 	if i > 0 { // an anchor that moved must not reopen what has been cut
 		before = t.Regions[i-1]
@@ -124,35 +174,53 @@ func (t *track) at(ts int64, slot time.Duration, keep *windows) *region {
 		behind = t.Regions[i]
 		w = min(w, behind.Lo-1)
 	}
-	b := around(w, slot, keep)
-	r := &region{Lo: b.lo, Hi: b.hi, Kept: b.kept, From: ts - anchor.After(w.Sub(b.lo)), To: max(ts+1, ts+anchor.After(b.hi.Sub(w)))}
+	b := around(m, w, slot, keep)
+	r := &region{Lo: b.lo, Hi: b.hi, Kept: b.kept, From: min(m.ts, m.ts-anchor.After(m.at.Sub(b.lo))), To: max(m.ts+1, m.ts+anchor.After(b.hi.Sub(m.at)))}
 	if before != nil {
 		r.From, r.Lo = max(r.From, before.To), max(r.Lo, before.Hi)
 	}
 	if behind != nil {
 		r.To, r.Hi = min(r.To, behind.From), min(r.Hi, behind.Lo)
 	}
+	if before != nil && before.Kept && r.Kept && before.To == m.ts && before.Hi%rtpstream.Wall(slot) != 0 {
+		before.To, before.Hi = r.To, r.Hi
+		return before
+	}
 	t.Regions = slices.Insert(t.Regions, i, r)
 	return r
 }
 
-// refresh applies what is known now of keep windows and clock drift to the
-// region being filled, from the end of what has come on.
+// refresh applies what is known now of keep windows and of the sender's clock
+// to the region being filled, from the end of what has come on.
 func (t *track) refresh(slot time.Duration, keep *windows) {
 	if len(t.Regions) == 0 {
 		return
 	}
-	r, end := t.Regions[len(t.Regions)-1], t.run.End()
-	if end >= r.To {
+	r, m := t.Regions[len(t.Regions)-1], t.end()
+	if m.ts >= r.To {
 		return
 	}
-	end = max(end, r.From+1)
-	w := min(max(t.run.Anchor.Wall(end), r.Lo), r.Hi-1)
-	if b := around(w, slot, keep); b.kept == r.Kept {
-		r.To, r.Hi = max(end, end+t.run.Anchor.After(b.hi.Sub(w))), b.hi
+	m.ts = max(m.ts, r.From+1)
+	w := min(max(m.at, r.Lo), r.Hi-1)
+	if b := around(m, w, slot, keep); b.kept == r.Kept {
+		r.To, r.Hi = max(m.ts, m.ts+t.run.Anchor.After(b.hi.Sub(m.at))), b.hi
 	} else {
-		r.To, r.Hi = end, w
+		r.To, r.Hi = m.ts, w
 	}
+}
+
+// follow refreshes when the run's place on the wall clock, or what is not
+// known of it, has moved since that was done last.
+func (t *track) follow(p rtpstream.Placed, slot time.Duration, keep *windows) {
+	const moved = 20 * time.Millisecond // a packet; less is jitter
+	m := t.moment(p.At, p.Arrival)
+	offset := m.at.Sub(0) - t.run.Anchor.Span(p.At)
+	doubt := m.at.Sub(m.earliest)
+	if (offset-t.offset).Abs() < moved && (doubt-t.doubt).Abs() < moved {
+		return
+	}
+	t.offset, t.doubt = offset, doubt
+	t.refresh(slot, keep)
 }
 
 // place puts one packet where it belongs.
@@ -164,9 +232,11 @@ func (c *Compactor) place(ch *channel, p rtpstream.Placed) error {
 		}
 		return nil
 	}
+	t.follow(p, c.cfg.Slot, c.keep(ch))
 	counted := false
 	for ts, payload := p.At, p.Payload; len(payload) > 0; {
-		r := t.at(ts, c.cfg.Slot, c.keep(ch))
+		m := t.moment(ts, p.Arrival.Add(t.run.Anchor.Span(ts-p.At)))
+		r := t.at(m, int64(len(payload)), c.cfg.Slot, c.keep(ch))
 		n := min(int64(len(payload)), r.To-ts)
 		if r.Kept {
 			s, err := c.pieceFor(ch, t, r, p.Seq, ts)

@@ -45,6 +45,18 @@ func merge(all []catalog.Window, pre, post time.Duration) windows {
 	return out
 }
 
+// touching is the place of the first window that has an instant in [from, to],
+// and whether there is one; else of the first behind it.
+func (k windows) touching(from, to rtpstream.Wall) (int, bool) {
+	i, _ := slices.BinarySearchFunc(k, from, func(k span, from rtpstream.Wall) int {
+		if k.to <= from {
+			return -1
+		}
+		return 1
+	})
+	return i, i < len(k) && k[i].from <= to
+}
+
 // within are the parts of s inside the windows.
 func (k windows) within(s span) []span {
 	var out []span

@@ -27,6 +27,7 @@ func (w Wall) Add(d time.Duration) Wall { return w + Wall(d) }
 
 const (
 	anchorWindow = 10 * time.Second // a clock 200 ppm off moves 2 ms in it
+	maxDrift     = 2000             // 500 ppm: no sender's clock is further off
 	reportFresh  = 30 * time.Second // six sender reports
 	reportSane   = time.Second      // a sender whose clock differs more is not believed
 )
@@ -35,6 +36,11 @@ const (
 // reports (RFC 3550 6.4.1) where there are believable ones, else by the
 // packets that travelled fastest, the lower envelope of arrival - timestamp.
 // The envelope is renewed every ten seconds, so it follows a drifting clock.
+//
+// When packets come later than they used to, it may be the network or the
+// sender's timestamps, and nobody can tell. The envelope believes in timestamps
+// for ten seconds at least; beside it the anchor keeps the least offset, which
+// rises no faster than a clock may drift.
 type Anchor struct {
 	Rate   int           // timestamp units a second
 	Low    time.Duration // least arrival - timestamp in the window that lasts
@@ -43,6 +49,9 @@ type Anchor struct {
 	Report time.Duration // NTP - timestamp of the last believable report
 	At     int64         // its timestamp
 	Heard  bool          // there is such a report
+
+	Least   time.Duration // least offset so far, by packets or reports
+	LeastAt int64         // its timestamp
 }
 
 // span is the length of n timestamp units.
@@ -61,19 +70,25 @@ func (a *Anchor) units(d time.Duration) int64 {
 	return int64(seconds*rate + (rest*rate+time.Second/2)/time.Second)
 }
 
+// drift is how far the sender's clock may have gone off between two timestamps.
+func (a *Anchor) drift(from, to int64) time.Duration { return a.span(max(to-from, 0)) / maxDrift }
+
 // start begins the envelope at a run's first packet.
 func (a *Anchor) start(ts int64, arrival Wall) {
 	a.Low = time.Duration(arrival) - a.span(ts)
 	a.Prev, a.Until = a.Low, ts+a.units(anchorWindow)
+	a.Least, a.LeastAt = a.Low, ts
 }
 
 // observe takes a packet's arrival into the envelope.
 func (a *Anchor) observe(ts int64, arrival Wall) {
 	offset := time.Duration(arrival) - a.span(ts)
+	a.atLeast(ts, offset)
 	window := a.units(anchorWindow)
 	switch {
-	case ts >= a.Until+window: // after a long silence the old envelope says nothing
-		a.start(ts, arrival)
+	case ts >= a.Until+window: // after a long silence the old envelope says as much as the clock may not have drifted
+		a.Prev = min(a.Low, a.Prev) + a.drift(a.Until-2*window, ts)
+		a.Low, a.Until = offset, ts+window
 	case ts >= a.Until:
 		a.Prev, a.Low, a.Until = a.Low, offset, a.Until+window
 	default:
@@ -81,10 +96,24 @@ func (a *Anchor) observe(ts int64, arrival Wall) {
 	}
 }
 
+// atLeast takes in an offset that may be the least.
+func (a *Anchor) atLeast(ts int64, offset time.Duration) {
+	if offset <= a.Least+a.drift(a.LeastAt, ts) {
+		a.Least, a.LeastAt = offset, ts
+	}
+}
+
 // report takes a sender report: the sender's clock read ntp at timestamp ts.
+// What it says cannot place the packets when it differs much, since clocks are
+// wrong more often than networks are slow; but that they were sent then is
+// not ruled out.
 func (a *Anchor) report(ts int64, ntp Wall) {
 	offset := time.Duration(ntp) - a.span(ts)
-	if d := offset - min(a.Low, a.Prev); d < -reportSane || d > reportSane {
+	d := offset - min(a.Low, a.Prev)
+	if d >= -maxLate {
+		a.atLeast(ts, offset)
+	}
+	if d < -reportSane || d > reportSane {
 		a.Heard = false
 		return
 	}
@@ -100,6 +129,13 @@ func (a *Anchor) offset(ts int64) time.Duration {
 
 // Wall is when the sample at timestamp ts was sent, as now estimated.
 func (a *Anchor) Wall(ts int64) Wall { return Wall(a.span(ts) + a.offset(ts)) }
+
+// earliest is when the sample at timestamp ts may have been sent at the
+// earliest: what came with the least offset was not late, and the clock has run
+// as fast since as it may.
+func (a *Anchor) earliest(ts int64) Wall {
+	return Wall(a.span(ts) + a.Least - a.drift(a.LeastAt, ts))
+}
 
 // After is the number of samples in d.
 func (a *Anchor) After(d time.Duration) int64 { return a.units(d) }

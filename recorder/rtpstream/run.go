@@ -110,11 +110,16 @@ func (r *Run) fit(p Packet, arrival Wall) (seq, ts int64, ok bool) {
 	away := arrival.Sub(r.Arrival)
 	ts = extend(r.TS+r.Anchor.units(away), p.TS)
 	late := arrival.Sub(r.Anchor.Wall(ts))
-	drift := max(away, 0) / 2000 // 500 ppm of a silence in which the anchor was not renewed
-	if late < -maxEarly-drift || late > maxLate+drift {
+	drift := max(away, 0) / maxDrift // of a silence in which the anchor was not renewed
+	ahead := seq - r.High
+	early := maxEarly
+	if ahead > 0 && ts-r.TS == ahead*r.Frame { // every sample of the time is accounted for: what the run knows was late
+		early += maxLate
+	}
+	if late < -early-drift || late > maxLate+drift {
 		return 0, 0, false
 	}
-	switch ahead := seq - r.High; {
+	switch {
 	case ahead > 0:
 		missing := ahead - 1
 		ok = ts >= r.TS && (missing <= maxDropout || ts-r.TS >= missing*minFrame)
@@ -192,6 +197,17 @@ func (r *Run) End() int64 { return r.Pending[len(r.Pending)-1].To }
 
 // Settled is the timestamp up to which no hole can be filled any more.
 func (r *Run) Settled() int64 { return r.Pending[0].To }
+
+// Earliest is when the sample at timestamp ts may have been sent at the
+// earliest, given that its packet came at arrival. Of a run that has only begun
+// nobody knows how long its packets had been on their way.
+func (r *Run) Earliest(ts int64, arrival Wall) Wall {
+	least := arrival.Add(-maxLate)
+	if arrival.Sub(r.Began) >= maxLate {
+		least = max(least, r.Anchor.earliest(ts))
+	}
+	return min(least, r.Anchor.Wall(ts))
+}
 
 // JitterTime is the RFC 3550 jitter as a length of time.
 func (r *Run) JitterTime() time.Duration {

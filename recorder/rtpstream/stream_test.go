@@ -139,6 +139,13 @@ func TestHoles(t *testing.T) {
 			k.lose(1)
 			send(9)
 		}, 1, nil},
+		{"late from the begin, then overtaken", func(k *talker, s *Stream, send func(int)) {
+			k.at = k.at.Add(4 * time.Second)
+			send(9)
+			k.lose(200)
+			k.at = k.at.Add(-4 * time.Second)
+			send(9)
+		}, 1, []call.Cause{call.CauseLoss}},
 		{"another source at once", func(k *talker, s *Stream, send func(int)) { send(9); k.ssrc++; send(9) }, 2, nil},
 		{"timestamps jump", func(k *talker, s *Stream, send func(int)) { send(9); k.ts += 1 << 20; send(9) }, 2, nil},
 		{"timestamps jump back", func(k *talker, s *Stream, send func(int)) { send(9); k.ts -= 1 << 20; send(9) }, 2, nil},
