@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,7 +70,11 @@ func furnish(env *testscript.Env, bin string, names ...string) error {
 	return nil
 }
 
-// freePort was free for TCP and UDP a moment ago.
+// given are the ports that freePort has given away: a program that is not
+// started yet holds none, and the kernel may name one twice.
+var given sync.Map
+
+// freePort was free for TCP and UDP a moment ago, and is given once.
 func freePort() (int, error) {
 	for range 100 {
 		tcp, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -78,9 +83,13 @@ func freePort() (int, error) {
 		}
 		udp, err := net.ListenPacket("udp4", tcp.Addr().String())
 		tcp.Close()
-		if err == nil {
-			udp.Close()
-			return tcp.Addr().(*net.TCPAddr).Port, nil
+		if err != nil {
+			continue
+		}
+		udp.Close()
+		port := tcp.Addr().(*net.TCPAddr).Port
+		if _, again := given.LoadOrStore(port, true); !again {
+			return port, nil
 		}
 	}
 	return 0, fmt.Errorf("no port is free for TCP and UDP")
@@ -166,4 +175,16 @@ func run(ts *testscript.TestScript, args []string) []byte {
 	cmd.Env = append(os.Environ(), "TZ=UTC", "HOME="+ts.Getenv("HOME"))
 	out, _ := cmd.CombinedOutput() // a failing command prints why
 	return out
+}
+
+// Two programs of a story never get one address.
+func TestPortsAreGivenOnce(t *testing.T) {
+	seen := map[string]bool{}
+	for range 1000 {
+		at := address(t)
+		if seen[at] {
+			t.Fatalf("%s is given twice", at)
+		}
+		seen[at] = true
+	}
 }
