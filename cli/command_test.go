@@ -109,6 +109,23 @@ func TestUnknownToEveryGroup(t *testing.T) {
 	}
 }
 
+// Each group is rebalanced, and one that refuses keeps no other from it.
+func TestRebalanceEveryGroup(t *testing.T) {
+	one, two := newFakeSite(t), newFakeSite(t)
+	two.director.status.Directors[0].Group = "secondary"
+	one.director.moves = []*tandemv1.TurretMove{{Turret: "t2", Session: "s2", From: "rec-1", To: "rec-2", Channels: 2}}
+	two.director.moves = []*tandemv1.TurretMove{{Turret: "t2", Session: "s2", From: "rec-4", To: "rec-5", Channels: 2}}
+	config := `directors = ["` + one.directorAt + `", "` + two.directorAt + `"]`
+	const tables = "TURRET  SESSION  FROM   TO     CHANNELS\nt2      s2       rec-1  rec-2         2\nt2      s2       rec-4  rec-5         2\n"
+	if r := recctl(t, config, "rebalance", "--dry-run"); r.status != ExitDone || r.out != tables+"2 turrets would move; recctl rebalance moves them\n" {
+		t.Errorf("%+v", r)
+	}
+	one.director.refusal = connect.NewError(connect.CodeFailedPrecondition, errors.New("a takeover is under way"))
+	if r := recctl(t, config, "rebalance", "--dry-run"); r.status != ExitRefused || !strings.Contains(r.out, "rec-4  rec-5") || !strings.HasSuffix(r.errs, "recctl: group primary: a takeover is under way\n") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // A recorder that was empty before is not said to have been emptied.
 func TestDrainEmpty(t *testing.T) {
 	site := newFakeSite(t)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -16,7 +17,7 @@ func rebalanceCommand(i *invocation) *cli.Command {
 		Name:  "rebalance",
 		Usage: "move turrets until recorders of equal priority are evenly filled",
 		Description: `Idle turrets move first. Each channel is recorded on both recorders until its media
-has moved: nothing is lost.
+has moved: nothing is lost. Of two groups of recorders each is rebalanced within itself.
 
 With --json an object a line for each turret: turret, session, from, to, channels.`,
 		Flags: []cli.Flag{
@@ -46,31 +47,29 @@ type turretMoveJSON struct {
 
 func (i *invocation) rebalance(ctx context.Context, s *site, dryRun bool, timeout time.Duration, asJSON bool) error {
 	began := i.now()
-	r, err := command(ctx, s, func(ctx context.Context, p peer) (*connect.Response[tandemv1.RebalanceResponse], error) {
-		return s.director(p).Rebalance(ctx, connect.NewRequest(&tandemv1.RebalanceRequest{DryRun: dryRun}))
-	})
+	groups, refused, err := s.rebalanceAll(ctx, dryRun)
 	if err != nil {
 		return err
 	}
-	if err := i.sayMoves(r.answer.Moves, asJSON); err != nil {
+	var moves []*tandemv1.TurretMove
+	for _, r := range groups {
+		moves = append(moves, r.answer.Moves...)
+	}
+	if err := i.sayMoves(moves, asJSON); err != nil {
 		return err
 	}
-	if !dryRun {
-		to := map[string]string{} // recorder by session
-		for _, m := range r.answer.Moves {
-			to[m.Session] = m.To
+	for _, r := range groups {
+		if dryRun {
+			break
 		}
-		if err := r.wait(ctx, i, timeout, moved(func(c *tandemv1.FloorChannel) (string, bool) {
-			recorder, mine := to[c.Channel.GetSession().GetId()]
-			return recorder, mine
-		})); err != nil {
+		if err := r.wait(ctx, i, timeout, movedAsPlanned(r.answer.Moves)); err != nil {
 			return failed("rebalance: %w", err)
 		}
 	}
-	if asJSON {
-		return nil
+	if refused != nil || asJSON {
+		return refused
 	}
-	switch n := len(r.answer.Moves); {
+	switch n := len(moves); {
 	case n == 0:
 		fmt.Fprintln(i.out, "nothing to move: the recorders are evenly filled")
 	case dryRun:
@@ -79,6 +78,39 @@ func (i *invocation) rebalance(ctx context.Context, s *site, dryRun bool, timeou
 		fmt.Fprintf(i.out, "%s moved in %s\n", count(n, "turret"), length(i.now().Sub(began)))
 	}
 	return nil
+}
+
+// rebalanceAll has every director in charge rebalance its group's recorders.
+// That one of them refuses keeps no other from it.
+func (s *site) rebalanceAll(ctx context.Context, dryRun bool) (groups []commanded[tandemv1.RebalanceResponse], refused, err error) {
+	active, err := s.inCharge(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range active {
+		a := ask(ctx, s, []peer{d.peer}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.RebalanceResponse], error) {
+			return s.director(p).Rebalance(ctx, connect.NewRequest(&tandemv1.RebalanceRequest{DryRun: dryRun}))
+		})[0]
+		if a.err != nil {
+			refused = cmp.Or(refused, exit(exitStatus(a.err), "group %s: %s", d.Group, s.reason(a.err)))
+			continue
+		}
+		groups = append(groups, commanded[tandemv1.RebalanceResponse]{s, d.Group, a.value.Msg})
+	}
+	return groups, refused, nil
+}
+
+// movedAsPlanned counts the channels of turrets that are not yet where they
+// are to be.
+func movedAsPlanned(moves []*tandemv1.TurretMove) func([]*tandemv1.FloorChannel) (int, error) {
+	to := map[string]string{} // recorder by session
+	for _, m := range moves {
+		to[m.Session] = m.To
+	}
+	return moved(func(c *tandemv1.FloorChannel) (string, bool) {
+		recorder, mine := to[c.Channel.GetSession().GetId()]
+		return recorder, mine
+	})
 }
 
 func (i *invocation) sayMoves(moves []*tandemv1.TurretMove, asJSON bool) error {
