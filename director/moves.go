@@ -2,6 +2,7 @@ package director
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -320,7 +321,11 @@ func (f *floor) moveTo(now time.Time, all []*channel, device call.DeviceID, to *
 	}
 	only := []placement.Recorder{to.candidate(f.group)}
 	choice, err := placement.Choose(now, placement.Request{Group: f.group, Turret: device, Channels: len(all), Limits: f.limits}, only)
-	if err != nil {
+	var none *placement.NoneError
+	switch {
+	case errors.As(err, &none) && len(none.Refusals) == 1: // somebody named it, and wants to know what is wrong with it
+		return 0, fmt.Errorf("recorder %s cannot take turret %s: %s", to.name, device, none.Refusals[0].Reason)
+	case err != nil:
 		return 0, err
 	}
 	for _, ch := range all {

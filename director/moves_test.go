@@ -223,8 +223,7 @@ func TestMoveRefused(t *testing.T) {
 	to.refuse, to.unready = "", "disk: 1.0% free"
 	r.f.recorderReports(r.now, to.name, to.load())
 	_, channels = r.f.turret("u-s1")
-	var none interface{ Error() string }
-	if _, err := r.f.moveTo(r.now, channels, "t-s1", target); err == nil || !errors.As(err, &none) || !strings.Contains(err.Error(), "disk: 1.0% free") {
+	if _, err := r.f.moveTo(r.now, channels, "t-s1", target); err == nil || err.Error() != "recorder "+string(to.name)+" cannot take turret t-s1: disk: 1.0% free" {
 		t.Errorf("moved to a recorder that is not ready: %v", err)
 	}
 	if _, err := r.f.commanded("rec-9"); err == nil || !strings.Contains(err.Error(), `no recorder "rec-9" in group primary; there are rec-1, rec-2`) {

@@ -181,7 +181,7 @@ func (p *player) heal() error {
 		return p.ctx.Err()
 	}
 	if p.fault.Recovered {
-		p.say("whole again %v after it was mended", time.Since(p.fault.HealedAt).Round(time.Millisecond))
+		p.say("whole again %s after it was mended", milliseconds(time.Since(p.fault.HealedAt)))
 	} else {
 		p.say("not whole again: %s", summary(status))
 	}
@@ -231,7 +231,7 @@ func (p *player) awaitSteady(tight bool) {
 	}
 	p.fault.Steady = since.Sub(p.fault.At)
 	p.fault.Stranded, p.fault.Alarmed = stranded(last)
-	p.say("noticed after %s, steady after %v: %s", milliseconds(p.fault.Detect), p.fault.Steady.Round(time.Millisecond), summary(last))
+	p.say("noticed after %s, steady after %s: %s", milliseconds(p.fault.Detect), milliseconds(p.fault.Steady), summary(last))
 }
 
 // notice looks whether the director has seen the fault.

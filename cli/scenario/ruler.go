@@ -206,7 +206,7 @@ func (r *ruler) mend() error {
 		return r.ctx.Err()
 	}
 	if r.fault.Recovered {
-		r.say("whole again %v after it was mended", time.Since(r.fault.HealedAt).Round(time.Millisecond))
+		r.say("whole again %s after it was mended", milliseconds(time.Since(r.fault.HealedAt)))
 	} else {
 		r.say("not whole again: %s", summary(r.status()))
 	}

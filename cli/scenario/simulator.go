@@ -49,7 +49,7 @@ func (s Simulator) State(ctx context.Context) (SwitchState, error) {
 		err = errors.New("it names no incarnation")
 	}
 	if err != nil {
-		return SwitchState{}, fmt.Errorf("ask the switch how it is: %w", err)
+		return SwitchState{}, fmt.Errorf("read the state of the switch: %w", err)
 	}
 	return state, nil
 }
