@@ -56,10 +56,8 @@ func Judge(ctx context.Context, account *truth.Account, recorders audit.Source, 
 	for _, all := range legs {
 		j.LiveLegs += len(all)
 	}
-	var mu sync.Mutex                                    // whole, j
-	tolerance := truth.DefaultTolerance + account.Late() // what was sent late arrived late
+	var mu sync.Mutex // whole, j
 	whole := account.NewJudge()
-	whole.Tolerance = tolerance
 	if scope == Around || !fault.Scenario.Quality.Perfect() {
 		// Of a channel's first or last packet nobody can know that the network lost it, and two copies do not begin and end together.
 		whole.From, whole.To = fault.At.Add(-2*before), fault.Ended.Add(-before)
@@ -72,11 +70,11 @@ func Judge(ctx context.Context, account *truth.Account, recorders audit.Source, 
 			if err != nil {
 				return err
 			}
-			verdicts, err := judgeSpans(account, id, recorded, legs[id], tolerance)
+			verdicts, err := judgeSpans(account, id, recorded, legs[id])
 			if err != nil {
 				return err
 			}
-			windows, err := judgeSpans(account, id, recorded, fault.Windows, tolerance)
+			windows, err := judgeSpans(account, id, recorded, fault.Windows)
 			if err != nil {
 				return err
 			}
@@ -136,11 +134,11 @@ func liveLegs(account *truth.Account, fault Fault) map[string][]audit.Interval {
 }
 
 // judgeSpans judges each of some times on one channel.
-func judgeSpans(account *truth.Account, id string, recorded audit.Recording, spans []audit.Interval, tolerance time.Duration) (verdicts []truth.Verdict, err error) {
+func judgeSpans(account *truth.Account, id string, recorded audit.Recording, spans []audit.Interval) (verdicts []truth.Verdict, err error) {
 	for _, i := range spans {
 		part := account.NewJudge()
-		part.From, part.To, part.Tolerance = i.From, i.To, tolerance
-		near := recorded.Crop(audit.Interval{From: i.From.Add(-tolerance), To: i.To.Add(tolerance)})
+		part.From, part.To = i.From, i.To
+		near := recorded.Crop(audit.Interval{From: i.From.Add(-part.Tolerance), To: i.To.Add(part.Tolerance)})
 		v, err := part.Channel(id, near.Stretches, near.Gaps)
 		if err != nil {
 			return nil, err

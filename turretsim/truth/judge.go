@@ -48,19 +48,19 @@ type Judge struct {
 	From, To time.Time
 	// Tolerance is how far from its instant audio may lie before it counts as
 	// misplaced. An arrival clock is off by as much as the network and the
-	// sender are late.
+	// sender are late; what the account says of the sender is in it.
 	Tolerance time.Duration
 
 	account *Account
 	done    map[string]tally
 }
 
-// DefaultTolerance forgives a busy machine its lateness.
-const DefaultTolerance = 100 * time.Millisecond
+// tolerance forgives a busy machine the lateness that no account knows of.
+const tolerance = 100 * time.Millisecond
 
 // NewJudge judges by this account.
 func (a *Account) NewJudge() *Judge {
-	return &Judge{Tolerance: DefaultTolerance, account: a, done: map[string]tally{}}
+	return &Judge{Tolerance: tolerance + a.late, account: a, done: map[string]tally{}}
 }
 
 // tally is a verdict in samples.

@@ -258,17 +258,25 @@ func TestBounds(t *testing.T) {
 }
 
 // What is after a BYE is owed to nobody; a range of another clock is found all the same.
-// An account says how late its switch was at worst, whichever copy is asked for.
+// An account says how late its switch was at worst, whichever copy is asked
+// for, and audio may lie that much off its instant, and no more.
 func TestLate(t *testing.T) {
 	s := newScene(t)
 	s.sends("c1", "t1", 0, 50)
-	for _, late := range []time.Duration{0, 1700 * ms, 30 * ms} {
-		s.log.AddPackets(&Range{Channel: "c1", Dialog: "d", To: "127.0.0.1:9", Codec: "PCMA", SSRC: 1, Sample: 8000, Packets: 50, At: wallOf(8000), Late: late})
+	for n, late := range []time.Duration{0, 1700 * ms, 30 * ms} {
+		from := int64(n+1) * 8000
+		s.log.AddPackets(&Range{Channel: "c1", Dialog: "d", To: "127.0.0.1:9", Codec: "PCMA", SSRC: 1, Sample: from, Packets: 50, At: wallOf(from), Late: late})
 	}
 	account := s.account()
-	for name, a := range map[string]*Account{"all": account, "a copy": account.Copy("A"), "mixes": account.Mixes()} {
+	for name, a := range map[string]*Account{"all": account, "a copy": account.Copy(""), "mixes": account.Mixes()} {
 		if a.Late() != 1700*ms {
 			t.Errorf("%s: %v late", name, a.Late())
+		}
+	}
+	for off, misplaced := range map[time.Duration]int64{0: 0, 1700 * ms: 0, 1900 * ms: 4000, -1900 * ms: 4000} {
+		v, err := account.NewJudge().Channel("c1", []Stretch{{origin.Add(off), media.PCMA, spokenBy(t, "t1", 0, 200)}}, nil)
+		if err != nil || v.SentMS != 4000 || v.MisplacedMS != misplaced || v.UnexplainedMS != misplaced {
+			t.Errorf("%v off: %+v, %v", off, v, err)
 		}
 	}
 }
