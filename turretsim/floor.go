@@ -151,7 +151,8 @@ func (f *floor) do(fn func()) bool {
 	}
 }
 
-// run lives the floor's life until ctx ends.
+// run lives the floor's life until ctx ends. While it is behind its plan it does
+// what is asked between two planned things, at the instant that it has reached.
 func (f *floor) run(ctx context.Context) error {
 	defer close(f.done)
 	f.open()
@@ -166,6 +167,11 @@ func (f *floor) run(ctx context.Context) error {
 			next := heap.Pop(&f.agenda).(action)
 			f.now = next.at
 			next.do()
+			select {
+			case request := <-f.requests:
+				request()
+			default:
+			}
 			continue
 		}
 		timer.Reset(max(0, wait))

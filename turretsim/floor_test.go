@@ -378,3 +378,21 @@ func TestTruthLogHasEveryLeg(t *testing.T) {
 		}
 	}
 }
+
+// A floor that is behind its plan, however long, still does what it is asked.
+func TestFloorBehindItsPlanAnswers(t *testing.T) {
+	s, _ := startSwitch(t, testConfig(t))
+	var again func()
+	again = func() { s.floor.plan(0, again) }
+	s.floor.do(again)
+	answered := make(chan State, 1)
+	go func() { answered <- s.State() }()
+	select {
+	case state := <-answered:
+		if state.Sessions != 2 {
+			t.Errorf("%+v", state)
+		}
+	case <-time.After(patience):
+		t.Error("no answer while something is due")
+	}
+}
