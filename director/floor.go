@@ -572,9 +572,22 @@ func (f *floor) assign(ch *channel, name call.RecorderName, reason string) {
 func (f *floor) candidates() []placement.Recorder {
 	all := make([]placement.Recorder, 0, len(f.recorders))
 	for _, r := range f.recorders {
-		all = append(all, r.candidate(f.group))
+		all = append(all, f.candidate(r))
 	}
 	return all
+}
+
+// candidate is a recorder as placement sees it. Those on one host measure the same
+// processors an instant apart, and one that has just started none at all: they share
+// the highest figure, lest the difference decide who gets a turret.
+func (f *floor) candidate(r *recorder) placement.Recorder {
+	c := r.candidate(f.group)
+	for _, other := range f.recorders {
+		if other.host() == r.host() {
+			c.Load.CPU = max(c.Load.CPU, other.load.GetHostCpuPercent())
+		}
+	}
+	return c
 }
 
 func (f *floor) attachedNow(now time.Time, e provider.Attached) {

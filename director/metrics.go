@@ -36,7 +36,7 @@ func newGauges(d *director) *gauges {
 		channels:  prometheus.NewDesc("tandem_director_channels", "Channels by state.", []string{"state"}, nil),
 		legs:      prometheus.NewDesc("tandem_director_legs", "Legs in progress.", nil, nil),
 		recorders: prometheus.NewDesc("tandem_director_recorder_up", "1 while the recorder obeys and is heard.", []string{"recorder"}, nil),
-		scores:    prometheus.NewDesc("tandem_director_recorder_score", "How full placement takes the recorder to be, 1 meaning full.", []string{"recorder"}, nil),
+		scores:    prometheus.NewDesc("tandem_director_recorder_score", "How full placement takes the recorder to be, 1 and more meaning full.", []string{"recorder"}, nil),
 		moving:    prometheus.NewDesc("tandem_director_channels_moving", "Channels whose media is not yet, or not only, where it should be.", nil, nil),
 		lost:      prometheus.NewDesc("tandem_director_channels_unrecorded", "Channels that the switch offers and nobody records now.", nil, nil),
 		headroom:  prometheus.NewDesc("tandem_director_headroom", "1 while the others could take all that the busiest recorder has.", nil, nil),
@@ -97,7 +97,7 @@ func (g *gauges) read(now time.Time, f *floor) []prometheus.Metric {
 		values = append(values, gauge(g.alarms, float64(raised[what]), what, severity))
 	}
 	for name, r := range f.recorders {
-		score, _ := placement.Score(now, f.limits, r.candidate(f.group), 0)
+		score, _ := placement.Score(now, f.limits, f.candidate(r), 0)
 		values = append(values, gauge(g.recorders, bit(r.up()), string(name)), gauge(g.scores, score, string(name)))
 	}
 	return values

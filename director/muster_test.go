@@ -2,6 +2,7 @@ package director
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -160,5 +161,25 @@ func TestLooksOftenAtFirst(t *testing.T) {
 	}
 	if last := tries[len(tries)-1] - tries[len(tries)-2]; last != reconnectMax {
 		t.Errorf("ends by looking every %v", last)
+	}
+}
+
+// Recorders on one host share its processors, and so the figure for them, even if
+// one of them has not measured any yet.
+func TestOneHostHasOneFigure(t *testing.T) {
+	r := started(t, "rec-1", "rec-2", "rec-3", "rec-4")
+	r.f.recorders["rec-4"].Address = "10.0.0.4:7402"
+	for name, cpu := range map[call.RecorderName]float64{"rec-1": 61, "rec-2": 74, "rec-3": 0, "rec-4": 3} {
+		l := r.recorders[name].load()
+		l.HostCpuPercent = cpu
+		r.f.recorderReports(r.now, name, l)
+	}
+	got := make(map[call.RecorderName]float64)
+	for _, c := range r.f.candidates() {
+		got[c.Name] = c.Load.CPU
+	}
+	want := map[call.RecorderName]float64{"rec-1": 74, "rec-2": 74, "rec-3": 74, "rec-4": 3}
+	if !maps.Equal(got, want) {
+		t.Errorf("processors are %v, want %v", got, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -92,8 +93,14 @@ func (r *recorder) owesCall(id call.CallID) bool {
 	return r.calls[id] || r.sent != nil && slices.Contains(r.sent.calls, id)
 }
 
-// candidate is the recorder as placement sees it. Its group is ours: one that
-// is not refuses the fence.
+// host is where the recorder answers, without the port.
+func (r *recorder) host() string {
+	host, _, _ := net.SplitHostPort(r.Address) // Validate has seen to it
+	return host
+}
+
+// candidate is the recorder by itself as placement sees it, see floor.candidate. Its
+// group is ours: one that is not refuses the fence.
 func (r *recorder) candidate(group string) placement.Recorder {
 	c := placement.Recorder{Name: r.name, Group: group, Priority: r.Priority, Since: r.ready, Placed: r.coming}
 	switch l := r.load; {

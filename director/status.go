@@ -208,7 +208,7 @@ func (f *floor) status(now time.Time, cfg Config) *tandemv1.StatusResponse {
 	}
 	for _, name := range f.sortedNames() {
 		r := f.recorders[name]
-		score, _ := placement.Score(now, f.limits, r.candidate(f.group), 0)
+		score, _ := placement.Score(now, f.limits, f.candidate(r), 0)
 		status.Recorders = append(status.Recorders, &tandemv1.RecorderStatus{
 			Name: r.Name, Group: cfg.Group, Address: r.Address, State: r.stateWord(), Priority: int32(r.Priority),
 			Score: score, Reason: r.reason(), Load: r.load,

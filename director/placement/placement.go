@@ -21,6 +21,10 @@ const PacketsPerChannel = 50
 // channel is expected to cost: 50 packets of about two microseconds.
 const cpuPerChannel = 0.01
 
+// usualChannels is what a recorder is taken to bear that tells no limit: the
+// default of one that does.
+const usualChannels = 5000
+
 // resolution is the difference of scores that counts; within it the turret's
 // own preference decides, so that measuring noise moves nobody.
 const resolution = 0.01
@@ -151,46 +155,54 @@ func refuse(req Request, r Recorder) string {
 	return ""
 }
 
-// Score says how full r would be with more channels, 1 meaning full, and
+// Score says how full r would be with more channels, 1 and more meaning full, and
 // which measure says so. What was placed since the last report is added to
 // it at its expected cost, so that a burst of logons does not all land on
 // the recorder that looked emptiest a second ago. A recorder that just
 // returned counts with a part of its strength only and is filled gradually.
+//
+// What it carries is compared as it is; what its host suffers comes on top. That
+// too is at most 1, so that where all hosts are at their limit, or several
+// recorders share one, what they carry still decides.
 func Score(now time.Time, limits Limits, r Recorder, more int) (score float64, by string) {
 	coming := float64(r.Placed + more)
-	measures := []struct {
-		name       string
-		value, max float64
-	}{
-		{"cpu", r.Load.CPU + coming*cpuPerChannel, limits.CPU},
-		{"channels", float64(r.Load.Channels) + coming, float64(r.Load.MaxChannels)},
-		{"packets", r.Load.Packets + coming*PacketsPerChannel, r.Load.MaxPackets},
-		{"journal", strain(r.Load.JournalQueue, limits.JournalQueue), 1},
-		{"disk write", strain(float64(r.Load.DiskWrite), float64(limits.DiskWrite)), 1},
-	}
-	by = measures[0].name
-	for _, m := range measures {
-		if m.max > 0 && m.value/m.max > score {
-			score, by = m.value/m.max, m.name
+	score, by = (float64(r.Load.Channels)+coming)/float64(cmp.Or(r.Load.MaxChannels, usualChannels)), "channels"
+	if r.Load.MaxPackets > 0 {
+		if packets := (r.Load.Packets + coming*PacketsPerChannel) / r.Load.MaxPackets; packets > score {
+			score, by = packets, "packets"
 		}
 	}
 	score /= weight(now, limits.SlowStart, r.Since)
-	if p := diskPenalty(r.Load, limits.DiskReserve); p > 0 {
-		return score + p, "disk space"
+	worst, of := 0.0, ""
+	for _, m := range []struct {
+		name   string
+		strain float64
+	}{
+		{"cpu", strain(r.Load.CPU+coming*cpuPerChannel, limits.CPU)},
+		{"journal", strain(r.Load.JournalQueue, limits.JournalQueue)},
+		{"disk write", strain(float64(r.Load.DiskWrite), float64(limits.DiskWrite))},
+		{"disk space", diskPenalty(r.Load, limits.DiskReserve)},
+	} {
+		if m.strain > worst {
+			worst, of = m.strain, m.name
+		}
 	}
-	return score, by
+	if worst > score {
+		by = of
+	}
+	return score + worst, by
 }
 
-// strain is how near a measure is to its limit that does not grow with the
-// number of channels: an idle disk may take a tenth or a third of the limit
-// for a write, and neither says how many more channels it bears. Cubed, it
-// counts for little until it is near.
+// strain is how near a measure is to its limit, 0 to 1, that says little of how many
+// more channels a recorder bears: an idle disk may take a tenth or a third of the
+// limit for a write, and a host a third of its processors for something else, or
+// for the instant in which it was measured. Cubed, it counts for little until it is near.
 func strain(value, limit float64) float64 {
 	if limit <= 0 {
 		return 0
 	}
 	share := value / limit
-	return share * share * share
+	return min(1, share*share*share)
 }
 
 // weight grows from firstWeight to 1 while a recorder that returned at since warms up.

@@ -99,6 +99,56 @@ func TestBurstSpreads(t *testing.T) {
 	}
 }
 
+// Recorders that measure their processors at different instants, or on different
+// hosts with other work, get equal shares as long as none of them is near its limit,
+// and when all of them are; one that is near gets less.
+func TestProcessorsAreAGate(t *testing.T) {
+	for name, c := range map[string]struct {
+		cpu  [3]float64
+		warm time.Duration // since they became ready
+		want [3]int        // of 240 channels, within a tenth
+	}{
+		"idle hosts":                   {[3]float64{1, 5, 2}, time.Hour, [3]int{80, 80, 80}},
+		"idle hosts, all just ready":   {[3]float64{1, 5, 2}, 0, [3]int{80, 80, 80}},
+		"some work":                    {[3]float64{10, 16, 13}, time.Second, [3]int{80, 80, 80}},
+		"saturated":                    {[3]float64{93, 99, 85}, 0, [3]int{80, 80, 80}},
+		"one is near the limit":        {[3]float64{10, 70, 10}, time.Hour, [3]int{120, 0, 120}},
+		"all but one are at the limit": {[3]float64{100, 100, 10}, time.Hour, [3]int{0, 0, 240}},
+	} {
+		recorders := []Recorder{ready("a"), ready("b"), ready("c")}
+		for i := range recorders {
+			recorders[i].Load.CPU, recorders[i].Since = c.cpu[i], noon.Add(-c.warm)
+			recorders[i].Load.MaxChannels, recorders[i].Load.MaxPackets = 5000, 250_000
+		}
+		for i := range 60 {
+			choice, err := Choose(noon, request(fmt.Sprint("turret-", i)), recorders)
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(recorders, choice.Recorder, 4)
+		}
+		for i, r := range recorders {
+			if math.Abs(float64(r.Placed-c.want[i])) > 24 {
+				t.Errorf("%s: %s got %d of 240 channels, want %d", name, r.Name, r.Placed, c.want[i])
+			}
+		}
+	}
+}
+
+// Without a limit of its own a recorder is filled like one with the usual limit.
+func TestNoLimitIsNoLure(t *testing.T) {
+	recorders := []Recorder{with(ready("a"), func(r *Recorder) { r.Load.MaxChannels, r.Load.MaxPackets = 0, 0 }), with(ready("b"), func(r *Recorder) {
+		r.Load.MaxChannels, r.Load.MaxPackets = usualChannels, usualChannels*PacketsPerChannel
+	})}
+	for i := range 500 {
+		choice, _ := Choose(noon, request(fmt.Sprint("turret-", i)), recorders)
+		take(recorders, choice.Recorder, 4)
+	}
+	if n := recorders[0].Placed; n < 900 || n > 1100 {
+		t.Errorf("one without a limit got %d of 2000 channels", n)
+	}
+}
+
 // Turrets with equal choices spread by their own preference, and losing one
 // recorder moves only the turrets that preferred it.
 func TestAffinityIsStable(t *testing.T) {
