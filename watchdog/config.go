@@ -21,6 +21,7 @@ type Config struct {
 	ProbeMisses     int             `toml:"probe_misses"`
 	CTIGrace        config.Duration `toml:"cti_grace"`
 	RestartAfter    config.Duration `toml:"restart_after"`
+	FailbackFile    string          `toml:"failback_file"`
 	Witness         WitnessConfig   `toml:"witness"`
 	TLS             pki.Config      `toml:"tls"`
 }
@@ -46,6 +47,7 @@ func DefaultConfig() Config {
 		ProbeMisses:    3,
 		CTIGrace:       config.Duration(2 * time.Second),
 		RestartAfter:   config.Duration(10 * time.Second),
+		FailbackFile:   "/var/lib/tandem/watchdog/failback.json",
 		Witness:        WitnessConfig{Dir: "/var/lib/tandem/watchdog", Group: "primary", Profile: "steady"},
 	}
 }

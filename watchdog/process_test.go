@@ -139,7 +139,7 @@ func run(t *testing.T) *floor {
 	go func() { ended <- rpc.Serve(ctx, ln, mux) }()
 	go func() { ended <- monitor.Serve(ctx, peer, key, passive, metrics) }()
 	cfg := DefaultConfig()
-	cfg.Metrics, cfg.Nice = "", 0
+	cfg.Metrics, cfg.Nice, cfg.FailbackFile = "", 0, filepath.Join(t.TempDir(), "failback.json")
 	cfg.Control = free(t)
 	f.control = cfg.Control
 	cfg.DirectorConfig = write(t, fmt.Sprintf(`

@@ -107,6 +107,9 @@ func openWatch(ctx context.Context, cfg Config, wire rpc.Wire, registry *prometh
 		return nil, fmt.Errorf("read monitor key: %w", err)
 	}
 	w := newWatch(cfg, b, dial(b, network(cfg, b, wire, key)), newMetrics(registry), log)
+	if cfg.FailbackFile != "" && b.Failover.Preferred { // only the preferred one's watchdog decides on failback
+		w.remember(cfg.FailbackFile, time.Now())
+	}
 	if unit, err := openSystemd(ctx, cfg.Unit); err != nil {
 		log.Warn("no systemd: a director that hangs is not restarted", "unit", cfg.Unit, "err", err)
 	} else {
@@ -141,7 +144,7 @@ func newWatch(cfg Config, b beside, o others, m *metrics, log *slog.Logger) *wat
 	now := time.Now()
 	return &watch{
 		name: cfg.Name, group: b.Group, profile: b.Failover.Profile, rules: rules, others: o, log: log, metrics: m,
-		events: make(chan func(time.Time, View) View), done: make(chan struct{}), busy: map[Action]bool{}, tried: map[Action]time.Time{}, said: map[Action]string{},
+		events: make(chan func(time.Time, View) View), done: make(chan struct{}), notes: make(chan memory, 1), busy: map[Action]bool{}, tried: map[Action]time.Time{}, said: map[Action]string{},
 		view: View{
 			Rules: rules, Votes: make([]Vote, len(o.voters)),
 			// Whoever is not heard from now on is silent, not whoever was not heard before.

@@ -153,6 +153,11 @@ func (f fakeUnit) Restart(context.Context) error        { return f.site.called("
 
 // bubble runs a watchdog of dir-b in a synctest bubble; dir-a leads at first.
 func bubble(t *testing.T, preferred bool, story func(t *testing.T, s *site, w *watch, api *service)) {
+	bubbleWith(t, preferred, "", story)
+}
+
+// bubbleWith is bubble with a watchdog that remembers in a file, unless that is "".
+func bubbleWith(t *testing.T, preferred bool, file string, story func(t *testing.T, s *site, w *watch, api *service)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &site{calls: map[string][]time.Time{}, last: map[string]any{}}
 		s.peer = monitor.Reply{Director: "dir-a", Role: "active", Eligible: true, CTI: "up", Epoch: 6}
@@ -178,6 +183,9 @@ func bubble(t *testing.T, preferred bool, story func(t *testing.T, s *site, w *w
 		}
 		cfg := DefaultConfig()
 		w := newWatch(cfg, b, o, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		if file != "" {
+			w.remember(file, time.Now())
+		}
 		ended := make(chan error, 1)
 		go func() { ended <- w.run(ctx) }()
 		time.Sleep(2 * time.Second)

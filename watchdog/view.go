@@ -220,8 +220,9 @@ func (v View) noticed(now time.Time) View {
 
 // led remembers whether the local director was in charge.
 type led struct {
-	since time.Time // zero: it is not in charge
-	lost  time.Time // it lost that without giving it back, and nobody has followed yet; zero: it is not so
+	since  time.Time     // zero: it is not in charge
+	lost   bool          // it lost that without giving it back, and nobody has followed yet
+	lasted time.Duration // for how long it had it, if it lost it
 }
 
 // settle notes what follows from a new view, and what lasts how long.
@@ -236,12 +237,12 @@ func (v View) settle(now time.Time) View {
 	v.led.since = since(v.led.since, now, holds(role))
 	switch {
 	case holds(role):
-		v.led.lost = time.Time{}
+		v.led.lost = false
 	case !was.IsZero() && role != "passive": // whoever gives it back goes from one to the other
-		v.led.lost = was
-	case !v.led.lost.IsZero() && peerLeads:
-		v.Damper = v.Damper.takeover(now, now.Sub(v.led.lost), v.Rules.FailbackHold)
-		v.led.lost = time.Time{}
+		v.led.lost, v.led.lasted = true, now.Sub(was)
+	case v.led.lost && peerLeads:
+		v.Damper = v.Damper.takeover(now, v.led.lasted, v.Rules.FailbackHold)
+		v.led.lost = false
 	}
 	return v
 }

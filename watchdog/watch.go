@@ -56,6 +56,10 @@ type watch struct {
 	said    map[Action]string     // what came of it, "" if it went well
 	was     decision              // the last one logged
 	status  atomic.Pointer[state] // for whoever asks
+	path    string                // of what it remembers; empty: nothing is kept
+	kept    memory                // what was last to be written there
+
+	notes chan memory // to be written: the newest
 }
 
 type decision struct {
@@ -92,6 +96,7 @@ func (w *watch) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { close(w.done) })
 	defer stop()
 	g.Go(func() error { return w.loop(ctx) })
+	g.Go(func() error { return w.keep(ctx) })
 	g.Go(func() error { return w.probePeer(ctx) })
 	g.Go(func() error { return w.probeLocal(ctx) })
 	g.Go(func() error {
@@ -134,18 +139,19 @@ func (w *watch) loop(ctx context.Context) error {
 
 func (w *watch) decide(ctx context.Context, now time.Time) {
 	w.view = w.view.settle(now)
+	w.note(now)
 	action, sentence := Decide(now, w.view)
 	if last := w.said[action]; last != "" && now.Sub(w.tried[action]) < restartAgain {
 		sentence += "; last time: " + last
 	}
-	w.note(decision{action, sentence})
+	w.tell(decision{action, sentence})
 	w.status.Store(&state{w.view, decision{action, sentence}, now})
 	w.metrics.show(w.view, now)
 	w.act(ctx, action, sentence, now)
 }
 
-// note logs a decision when it is another one, not when only its figures are.
-func (w *watch) note(d decision) {
+// tell logs a decision when it is another one, not when only its figures are.
+func (w *watch) tell(d decision) {
 	if d.action == w.was.action && withoutFigures(d.sentence) == withoutFigures(w.was.sentence) {
 		return
 	}

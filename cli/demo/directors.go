@@ -59,7 +59,7 @@ func (f *floor) configureDirectors(free []string, ctiAt string) error {
 			return err
 		}
 		if err := d.watchdog.Configure(map[string]any{
-			"name": d.watchdog.Name, "control": own[4], "metrics": own[5], "director_config": d.Config,
+			"name": d.watchdog.Name, "control": own[4], "metrics": own[5], "director_config": d.Config, "failback_file": f.path(d.watchdog.Name + ".json"),
 			"unit": "", // systemd knows nothing of a demo
 		}); err != nil {
 			return err

@@ -86,7 +86,8 @@ func (f *floor) pairConfig(n int) (map[string]any, error) {
 	m, peer := f.directors[n], f.directors[1-n]
 	if err := m.watchdog.Configure(map[string]any{
 		"name": m.watchdog.Name, "control": address(m.place, watchdogPort), "insecure_control": true, "director_config": m.daemon.Config,
-		"unit": "", // the lab's supervisor is the lab
+		"failback_file": "", // every fault begins anew
+		"unit":          "", // the lab's supervisor is the lab
 	}); err != nil {
 		return nil, err
 	}

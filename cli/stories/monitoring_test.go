@@ -158,7 +158,7 @@ servers = [%q]
 sip_listen = %q
 %s`, directorAt, pages["director"], address(t), recorderAt, address(t), address(t), recorderAt, filepath.Join(dir, "monitor.key"), filepath.Join(dir, "director.sock"),
 		address(t), ctiAt, address(t), p.section(pki.Director, "dir-a")))
-	watchdog := configure(t, dir, "watchdog", fmt.Sprintf("control = %q\nmetrics = %q\ndirector_config = %q\nunit = \"\"\n%s", watchdogAt, pages["watchdog"], director.config, p.section(pki.Watchdog, "wd-a")))
+	watchdog := configure(t, dir, "watchdog", fmt.Sprintf("control = %q\nmetrics = %q\ndirector_config = %q\nfailback_file = \"\"\nunit = \"\"\n%s", watchdogAt, pages["watchdog"], director.config, p.section(pki.Watchdog, "wd-a")))
 	if err := os.WriteFile(filepath.Join(dir, "monitor.key"), []byte("everybody may know what a story knows\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
