@@ -49,6 +49,9 @@ func TestCommands(t *testing.T) {
 		t.Run(c.args, func(t *testing.T) {
 			site := newFakeSite(t)
 			site.director.steps, site.director.moves = c.steps, []*tandemv1.TurretMove{{Turret: "t2", Session: "s2", From: "rec-1", To: "rec-2", Channels: 2}}
+			for _, r := range site.director.status.Recorders {
+				r.State = "ready"
+			}
 			r := recctl(t, site.config, strings.Fields(c.args)...)
 			if r.status != ExitDone || r.out != c.out || r.errs != "" || !proto.Equal(site.director.ordered, c.want) {
 				t.Errorf("%+v, asked %v", r, site.director.ordered)
@@ -122,6 +125,19 @@ func TestRebalanceEveryGroup(t *testing.T) {
 	}
 	one.director.refusal = connect.NewError(connect.CodeFailedPrecondition, errors.New("a takeover is under way"))
 	if r := recctl(t, config, "rebalance", "--dry-run"); r.status != ExitRefused || !strings.Contains(r.out, "rec-4  rec-5") || !strings.HasSuffix(r.errs, "recctl: group primary: a takeover is under way\n") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Where channels can go nowhere, a drain that waits says why.
+func TestDrainOfTheLast(t *testing.T) {
+	site := newFakeSite(t)
+	site.director.steps = moving[:1]
+	for _, r := range site.director.status.Recorders {
+		r.State = map[bool]string{true: "ready", false: "draining"}[r.Name == "rec-1"]
+	}
+	const want = "recctl: no other recorder of group primary is ready: channels stay on rec-1 until one is\n"
+	if r := recctl(t, site.config, "drain", "rec-1", "--timeout", "300ms"); r.status != ExitFailed || !strings.HasPrefix(r.errs, want) {
 		t.Errorf("%+v", r)
 	}
 }

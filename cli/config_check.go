@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -111,7 +112,22 @@ func (i *invocation) checkConfig(file, kind string, asJSON bool) error {
 		return &exitError{ExitUsage, faults}
 	}
 	fmt.Fprintf(i.out, "%s: ok (%s)\n", file, kind)
+	if kind == "director" {
+		fmt.Fprint(i.out, timing(file))
+	}
 	return nil
+}
+
+// timing is both sides of what keeps a pair of directors apart in time, of a
+// director's sound file; empty where it stands alone.
+func timing(file string) string {
+	c, err := config.Load(file, director.DefaultConfig())
+	if err != nil || c.Failover.Alone() {
+		return ""
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	earliest, latest := c.Failover.Authority().Timing.Margin()
+	return fmt.Sprintf("profile %s: after the last lease its successor acts %.2f ms later at the earliest, and no order of its own is obeyed after %.2f ms\n", c.Failover.Profile, ms(earliest), ms(latest))
 }
 
 func (i *invocation) checkedJSON(file, kind string, faults *config.Faults) error {

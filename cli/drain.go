@@ -57,6 +57,9 @@ func (i *invocation) drain(ctx context.Context, s *site, recorder string, undo b
 		return err
 	}
 	if !undo {
+		if d.answer.Channels > 0 && !s.hasOther(ctx, d.group, recorder) {
+			s.warn("no other recorder of group %s is ready: channels stay on %s until one is", d.group, recorder)
+		}
 		if err := d.wait(ctx, i, timeout, s.stillOn(ctx, d.group, recorder)); err != nil {
 			return failed("drain %s: %w; recctl channels --recorder %s says what is on it, recctl drain %s --undo takes it back", recorder, err, recorder, recorder)
 		}
@@ -96,23 +99,36 @@ func (s *site) stillOn(ctx context.Context, group, recorder string) func([]*tand
 	}
 }
 
+// hasOther reports whether a group has another recorder that channels can go
+// to; where nobody says anything it is taken to have one.
+func (s *site) hasOther(ctx context.Context, group, than string) bool {
+	all := s.recordersOf(ctx, group)
+	return len(all) == 0 || slices.ContainsFunc(all, func(r *tandemv1.RecorderStatus) bool { return r.Name != than && r.State == "ready" })
+}
+
 // stateOf is how whoever is in charge of a group says that a recorder is; empty
 // when nobody says anything.
 func (s *site) stateOf(ctx context.Context, group, recorder string) string {
-	director, err := s.leader(ctx, group)
-	if err != nil {
-		return ""
-	}
-	a := ask(ctx, s, []peer{director}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.StatusResponse], error) {
-		return s.director(p).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
-	})[0]
-	if a.err != nil {
-		return ""
-	}
-	for _, r := range a.value.Msg.Recorders {
+	for _, r := range s.recordersOf(ctx, group) {
 		if r.Name == recorder {
 			return r.State
 		}
 	}
 	return ""
+}
+
+// recordersOf are the recorders of a group as whoever is in charge of it knows
+// them; none when nobody says anything.
+func (s *site) recordersOf(ctx context.Context, group string) []*tandemv1.RecorderStatus {
+	director, err := s.leader(ctx, group)
+	if err != nil {
+		return nil
+	}
+	a := ask(ctx, s, []peer{director}, func(ctx context.Context, p peer) (*connect.Response[tandemv1.StatusResponse], error) {
+		return s.director(p).Status(ctx, connect.NewRequest(&tandemv1.StatusRequest{}))
+	})[0]
+	if a.err != nil {
+		return nil
+	}
+	return a.value.Msg.Recorders
 }
