@@ -114,9 +114,16 @@ func open(ctx context.Context, cfg Config, boot string, left *estate) (*recorder
 	if err != nil {
 		return nil, err
 	}
+	unread, err := recordedUntil(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if unread.IsZero() {
+		unread = lastGood
+	}
 	r := &recorder{cfg: cfg}
 	daemon.Starting("reading the journal", startStep)
-	if err := r.openIntake(boot, journalDir, lastGood, left); err != nil {
+	if err := r.openIntake(boot, journalDir, unread, left); err != nil {
 		return nil, err
 	}
 	daemon.Starting("opening the catalog", startStep)
@@ -157,7 +164,7 @@ func open(ctx context.Context, cfg Config, boot string, left *estate) (*recorder
 
 // openIntake opens what packets go through, with what the recorder before left
 // of them: in sockets, in receivers, in blocks.
-func (r *recorder) openIntake(boot, dir string, lastGood time.Time, left *estate) (err error) {
+func (r *recorder) openIntake(boot, dir string, unread time.Time, left *estate) (err error) {
 	j, i := r.cfg.journal(boot), r.cfg.intake()
 	if j.Memory, err = left.memory(keptBlocks); err != nil {
 		return err
@@ -168,7 +175,7 @@ func (r *recorder) openIntake(boot, dir string, lastGood time.Time, left *estate
 	if r.journal, err = journal.Open(dir, j); err != nil {
 		return err
 	}
-	i.Keeper, i.Unread = left.store, lastGood
+	i.Keeper, i.Unread = left.store, unread
 	if r.intake, err = intake.New(i, r.journal); err != nil {
 		return err
 	}

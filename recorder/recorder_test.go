@@ -263,6 +263,43 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// What was sent to a channel while its recorder was down is missing until a
+// packet tells otherwise, and when none comes before it is closed.
+func TestNothingFollowsARestart(t *testing.T) {
+	b := newBench(t)
+	b.say(b.open("a")[0].Endpoint, 0, 10)
+	b.settle("a", "")
+	b.until("ten packets are kept", func() bool { return b.held()["a"].Packets == 10 })
+	spoke := time.Now()
+	b.stop()
+	down := time.Now()
+	b.start()
+	up := time.Now()
+	if _, err := b.control.CloseChannels(t.Context(), connect.NewRequest(&tandemv1.CloseChannelsRequest{Order: order(2, "a"), Channels: []*tandemv1.CloseChannel{{Channel: "a", Cause: "logged_off"}}})); err != nil {
+		t.Fatal(err)
+	}
+	b.stop() // closes the journal's file
+	b.start()
+	var gaps []*tandemv1.Gap
+	b.until("what is missing is known", func() bool {
+		gaps = nil
+		segments, err := b.media.ListSegments(t.Context(), connect.NewRequest(&tandemv1.ListSegmentsRequest{Channel: "a"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for segments.Receive() {
+			gaps = append(gaps, segments.Msg().Segment.Gaps...)
+		}
+		return len(gaps) > 0
+	})
+	if len(gaps) != 1 || gaps[0].Cause != "interrupted" {
+		t.Fatalf("gaps %v", gaps)
+	}
+	if from, to := gaps[0].From.AsTime(), gaps[0].To.AsTime(); from.After(down) || from.Before(spoke.Add(-time.Second)) || to.Before(down) || to.After(up) {
+		t.Errorf("missing from %v to %v; down from %v, up by %v", from, to, down, up)
+	}
+}
+
 // What is missing since another recorder was lost with a channel, or since a
 // call began that nobody had, is named, even when this one was stopped before
 // the first packet came.

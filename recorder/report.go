@@ -247,8 +247,16 @@ func (r *reporter) watchLink(ctx context.Context) {
 func (r *reporter) measureAll(ctx context.Context) {
 	ticker := time.NewTicker(measureEvery)
 	defer ticker.Stop()
+	failed := false
 	for {
 		r.measureOnce(ctx, time.Now())
+		if latest, _ := r.last(); !latest.until.IsZero() {
+			err := noteUntil(r.cfg.Dir, latest.until)
+			if err != nil && !failed {
+				slog.Warn("a restart will not know up to when was recorded", "err", err)
+			}
+			failed = err != nil
+		}
 		r.look()
 		select {
 		case <-ctx.Done():

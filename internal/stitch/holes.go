@@ -63,8 +63,11 @@ func (j *joiner) rows() []row {
 	for p, part := range j.parts {
 		for _, g := range part.Gaps {
 			r := row{span{j.begin(p, g.From), j.finish(p, g.To)}, p, g.Cause}
-			if r.cause == call.CauseUnattached {
+			switch r.cause {
+			case call.CauseUnattached:
 				r.from = j.toldUntil(r)
+			case call.CauseInterrupted:
+				r.to = j.takenOver(r)
 			}
 			if r.from < r.to {
 				rows = append(rows, r)
@@ -92,6 +95,29 @@ func (j *joiner) toldUntil(r row) int64 {
 		for _, g := range other.Gaps {
 			if g.Cause != call.CauseUnattached && j.begin(p, g.From) < r.to {
 				until = max(until, j.finish(p, g.To))
+			}
+		}
+	}
+	return until
+}
+
+// takenOver is where a row ends that says of a channel that its recorder was
+// down, and knows nothing of it since: who took the channel over says what was
+// missing until then, and had it from there on.
+func (j *joiner) takenOver(r row) int64 {
+	for s := range j.parts[r.part].Stretches {
+		if j.start(ref{r.part, s}) >= r.to {
+			return r.to
+		}
+	}
+	until := r.to
+	for p, other := range j.parts {
+		for _, g := range other.Gaps {
+			if p == r.part || g.Cause != call.CauseFailover {
+				continue
+			}
+			if from, to := j.begin(p, g.From), j.finish(p, g.To); from < r.to && to > r.from {
+				until = min(until, to)
 			}
 		}
 	}

@@ -126,6 +126,21 @@ func TestJoin(t *testing.T) {
 				{"r1", []Stretch{media(7, 400, 500), media(7, 600, 700)}, []Gap{gap(500, 600, loss), gap(700, 1100, interrupted)}},
 				{"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(0, 1240, unattached)}}},
 			`400-500:1 600-700:1 1240-2000:2 | loss 500-600 "r1"-"r1" | interrupted 700-1100 "r1"-"r2" | unattached 1100-1240 "r1"-"r2" `},
+		"who was down, and who took over and heard a silence": {
+			[]Part{
+				{"r1", []Stretch{media(7, 0, 500)}, []Gap{gap(500, 4000, interrupted)}},
+				{"r2", nil, []Gap{gap(400, 1100, failover)}}},
+			`0-500:1 | failover 500-1100 "r1"-"" `},
+		"who was down, and moved when it was back": {
+			[]Part{
+				{"r1", []Stretch{media(7, 0, 500)}, []Gap{gap(500, 900, interrupted)}},
+				{"r2", []Stretch{media(8, 2000, 3000)}, nil}},
+			`0-500:1 2000-3000:2 | interrupted 500-900 "r1"-"r2" `},
+		"who was down, and went on": {
+			[]Part{
+				{"r1", []Stretch{media(7, 0, 500), media(7, 1500, 2000)}, []Gap{gap(500, 1500, interrupted)}},
+				{"r2", nil, []Gap{gap(400, 1100, failover)}}},
+			`0-500:1 1500-2000:1 | interrupted 500-1500 "r1"-"r1" `},
 		"who had it later had it later": {
 			[]Part{{"r1", []Stretch{media(7, 3000, 4000)}, nil}, {"r2", []Stretch{media(8, 1240, 2000)}, []Gap{gap(0, 1240, unattached)}}},
 			`1240-2000:2 3000-4000:1 | unattached 0-1240 ""-"r2" `},

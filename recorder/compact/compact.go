@@ -389,6 +389,10 @@ func (c *Compactor) notes(notes []journal.Note, table *bool) error {
 			if ch := c.channels[n.Dropped.Num]; ch != nil {
 				c.dropped(ch, *n.Dropped)
 			}
+		case n.Unheard != nil:
+			if ch := c.channels[n.Unheard.Num]; ch != nil {
+				ch.Stream.Unlistened(rtpstream.WallOf(n.Unheard.From), rtpstream.WallOf(n.Unheard.To))
+			}
 		case n.Reported != nil:
 			if ch := c.channels[n.Reported.Num]; ch != nil {
 				ch.Stream.Report(n.Reported.SSRC, n.Reported.RTP, rtpstream.WallOfNTP(n.Reported.NTP))
@@ -488,6 +492,9 @@ func (c *Compactor) channel(ctx context.Context, num uint32) (*channel, error) {
 // close ends a channel: whatever was waited for does not come any more.
 func (c *Compactor) close(ch *channel) error {
 	err := c.put(ch, ch.Stream.Finish)
+	for _, h := range ch.Stream.Missed() {
+		c.absent = append(c.absent, absence{ch, &rtpstream.Run{Codec: ch.Channel.Codec}, h, false})
+	}
 	c.unheard(ch, rtpstream.Ever)
 	delete(c.channels, ch.Channel.Num)
 	c.state.Channels = slices.DeleteFunc(c.state.Channels, func(o *channel) bool { return o == ch })

@@ -274,6 +274,45 @@ func TestDrownedEnd(t *testing.T) {
 	}
 }
 
+// While a recorder without a keeper of its sockets was down, nobody listened: of
+// a channel on which nothing follows, that is missing where a call was.
+func TestNobodyListened(t *testing.T) {
+	f := newFloor(t, t.TempDir(), func(c *Config) { c.KeepAll = false })
+	defer f.close()
+	busy, idle, told := f.line(media.PCMU), f.line(media.PCMU), f.line(media.PCMU)
+	base := f.now
+	var legs []catalog.Leg
+	for _, l := range []*line{busy, told} {
+		legs = append(legs, catalog.Leg{ID: call.LegID(l.ID), Channels: []string{string(l.ID)}, Start: base, End: base.Add(3 * time.Second)})
+	}
+	if err := f.cat.PutRecords(t.Context(), nil, legs, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.talk(busy, 50)
+	f.now = base
+	f.talk(told, 50)
+	f.reboot(busy, 0)
+	f.now = base.Add(10 * time.Second)
+	for _, l := range f.lines {
+		f.w.Put(journal.Note{Unheard: &journal.Unheard{Num: l.Num, From: base.Add(500 * time.Millisecond), To: f.now}})
+	}
+	f.rotate()
+	f.now = f.now.Add(f.cfg.PreRoll + f.cfg.Lateness)
+	f.step()
+	f.restartCompactor()
+	f.silence(time.Minute)
+	f.talk(told, 50)
+	var gaps []catalog.Gap
+	for _, s := range f.end() {
+		if gaps = append(gaps, s.Gaps...); len(s.Gaps) > 0 && s.Num != busy.Num {
+			t.Errorf("channel %s misses %v", s.Channel, s.Gaps)
+		}
+	}
+	if want := (catalog.Gap{From: base.Add(time.Second), To: base.Add(5 * time.Second), Cause: call.CauseInterrupted}); len(gaps) != 1 || gaps[0] != want {
+		t.Errorf("gaps %v, want %v; %s was idle", gaps, want, idle.ID)
+	}
+}
+
 // redial goes on with another dialog after a second of silence.
 func redial(f *floor, l *line) {
 	f.silence(time.Second)

@@ -35,7 +35,7 @@ type Config struct {
 	PacketRate    int           // packets a second that one channel may have; more is a flood
 
 	Keeper Keeper    // of sockets; nil: they end with the process
-	Unread time.Time // since when nobody has read the sockets that are inherited
+	Unread time.Time // since when nobody has read the sockets that are inherited, or listened where they are not; zero: this is the first recorder
 	Memory *os.File  // of what is being received, see flight.go; nil: it ends with the process
 }
 
@@ -81,6 +81,7 @@ type Intake struct {
 	cfg     Config
 	shards  []*shard
 	reports *reporter
+	began   time.Time
 	stamps  int // descriptor that keeps the kernel stamping datagrams
 
 	mu        sync.RWMutex
@@ -107,7 +108,7 @@ func New(cfg Config, w *journal.Writer) (*Intake, error) {
 	if cfg.Keeper == nil {
 		cfg.Keeper = nobody{}
 	}
-	in := &Intake{cfg: cfg, streams: map[uint32]*held{}, ports: map[int]bool{}, next: cfg.PortMin, inherited: map[string]int{}}
+	in := &Intake{cfg: cfg, began: time.Now(), streams: map[uint32]*held{}, ports: map[int]bool{}, next: cfg.PortMin, inherited: map[string]int{}}
 	receivers, err := newReceivers(cfg, w)
 	if err != nil {
 		return nil, err
@@ -204,12 +205,27 @@ func (in *Intake) Open(ch journal.Channel, port int) (int, error) {
 	sh := slices.MinFunc(in.shards, func(a, b *shard) int { return int(a.count.Load() - b.count.Load()) })
 	sh.count.Add(1)
 	in.streams[ch.Num] = &held{stream: s, shard: sh}
+	unheard := in.unheard(ch, inherited, time.Now())
 	sh.ask(func(sh *shard) {
 		sh.pending = append(sh.pending, journal.Note{Opened: &ch})
+		sh.pending = append(sh.pending, unheard...)
 		sh.streams = append(sh.streams, s)
 	})
 	in.reports.add(s)
 	return port, nil
+}
+
+// unheard notes what nobody can have heard of a channel that was open already
+// when this process began, and whose socket ended with the one before.
+func (in *Intake) unheard(ch journal.Channel, inherited bool, now time.Time) []journal.Note {
+	if inherited || in.cfg.Unread.IsZero() || !ch.Opened.Before(in.began) {
+		return nil
+	}
+	from := in.cfg.Unread
+	if ch.Opened.After(from) {
+		from = ch.Opened
+	}
+	return []journal.Note{{Unheard: &journal.Unheard{Num: ch.Num, From: from, To: now}}}
 }
 
 func payloadOf(ch journal.Channel) int {

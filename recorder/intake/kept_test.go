@@ -240,3 +240,28 @@ func TestControlSocketsAreKept(t *testing.T) {
 		t.Errorf("kept %v, want %v", many.names(), want)
 	}
 }
+
+// Of a channel that was open before this process, and whose socket was kept by
+// nobody, nobody can have heard what was sent meanwhile.
+func TestUnheardWhileDown(t *testing.T) {
+	began, now := time.Unix(1000, 0), time.Unix(1002, 0)
+	ago := func(n time.Duration) time.Time { return began.Add(-n) }
+	for _, c := range []struct {
+		name           string
+		unread, opened time.Time
+		inherited      bool
+		from           time.Time // zero: nothing is unheard
+	}{
+		{"down for a second", ago(time.Second), ago(time.Hour), false, ago(time.Second)},
+		{"opened at the last moment", ago(time.Second), ago(time.Millisecond), false, ago(time.Millisecond)},
+		{"its socket was kept", ago(time.Second), ago(time.Hour), true, time.Time{}},
+		{"opened by this process", ago(time.Second), now, false, time.Time{}},
+		{"the first recorder", time.Time{}, ago(time.Hour), false, time.Time{}},
+	} {
+		in := &Intake{cfg: Config{Unread: c.unread}, began: began}
+		notes := in.unheard(journal.Channel{Num: 7, Opened: c.opened}, c.inherited, now)
+		if c.from.IsZero() != (len(notes) == 0) || len(notes) > 0 && *notes[0].Unheard != (journal.Unheard{Num: 7, From: c.from, To: now}) {
+			t.Errorf("%s: %+v", c.name, notes)
+		}
+	}
+}

@@ -40,6 +40,7 @@ type Note struct {
 	Closed   *Closed   `json:"closed,omitempty"`
 	Dropped  *Dropped  `json:"dropped,omitempty"`
 	Reported *Reported `json:"reported,omitempty"`
+	Unheard  *Unheard  `json:"unheard,omitempty"`
 }
 
 // Started opens every file.
@@ -67,6 +68,14 @@ type Dropped struct {
 	Cause   call.Cause `json:"cause"`            // disk or loss
 	Why     string     `json:"why"`              // for people
 	Unseen  bool       `json:"unseen,omitempty"` // the kernel dropped them: whose they were nobody knows
+}
+
+// Unheard says that nobody listened on a channel's port from From to To: what
+// was sent there is lost, and how much that was nobody knows.
+type Unheard struct {
+	Num  uint32    `json:"num"`
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
 }
 
 // Reported is an RTCP sender report (RFC 3550 6.4.1): at wall time NTP the

@@ -219,6 +219,10 @@ func (l *listener) note(n journal.Note) {
 				l.miss(*run.Head)
 			}
 		}
+	case n.Unheard != nil:
+		if a := l.heard[n.Unheard.Num]; a != nil {
+			a.stream.Unlistened(rtpstream.WallOf(n.Unheard.From), rtpstream.WallOf(n.Unheard.To))
+		}
 	case n.Reported != nil:
 		if a := l.heard[n.Reported.Num]; a != nil {
 			a.stream.Report(n.Reported.SSRC, n.Reported.RTP, rtpstream.WallOfNTP(n.Reported.NTP))
@@ -247,6 +251,9 @@ func (l *listener) moved(a *attachment) {
 // here if that did not say so.
 func (l *listener) finish(a *attachment) {
 	l.take(a)(a.stream.Finish())
+	for _, h := range a.stream.Missed() {
+		l.miss(h)
+	}
 	if h := a.stream.Unheard(rtpstream.Ever); h != nil {
 		l.heads = append(l.heads, lost{&chain{num: a.about.Num}, *h})
 	}

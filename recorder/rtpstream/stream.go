@@ -66,6 +66,7 @@ type Stream struct {
 	Away       bool // the recorder stopped since the last packet
 	Since      Wall // and when it was last known to run
 	Origin     Origin
+	Deaf       []Hole // when nobody listened, since the last packet; only Start and End
 	Drops      []Drop // those for want of disk
 	Strays     int64  // packets that fitted nothing: too many did, or a run went on around them
 
@@ -116,6 +117,9 @@ func (s *Stream) place(r *Run, p Packet, seq, ts int64, arrival Wall, verdict Ve
 		return
 	}
 	s.Away = false
+	if verdict == Next {
+		s.Deaf = nil
+	}
 	if s.leads(r) {
 		s.Edge = max(s.Edge, r.Anchor.Wall(ts+p.samples()))
 	}
@@ -220,7 +224,35 @@ func (s *Stream) Unheard(now Wall) *Hole {
 	}
 	h := s.unheard()
 	s.Origin = Origin{}
+	if h != nil {
+		s.Deaf = slices.DeleteFunc(s.Deaf, func(d Hole) bool { return d.End <= h.End })
+	}
 	return h
+}
+
+// Unlistened notes that nobody listened between two instants, as while a
+// recorder is down that leaves its sockets to nobody. A packet that follows
+// tells by its number what was missed.
+func (s *Stream) Unlistened(from, to Wall) {
+	if n := len(s.Deaf); n > 0 && from <= s.Deaf[n-1].End {
+		s.Deaf[n-1].End = max(s.Deaf[n-1].End, to)
+		return
+	}
+	s.Deaf = append(s.Deaf, Hole{Start: from, End: to, Cause: call.CauseInterrupted})
+}
+
+// Missed returns what is missing of a finished stream because nobody listened,
+// when no packet followed that could tell that nothing was sent.
+func (s *Stream) Missed() (missed []Hole) {
+	if s.Origin.Cause != "" && s.Origin.Until == 0 {
+		return nil // nothing was sent here
+	}
+	for _, d := range s.Deaf {
+		if d.Start = max(d.Start, s.Edge); d.Start < d.End {
+			missed = append(missed, d)
+		}
+	}
+	return missed
 }
 
 func (s *Stream) unheard() *Hole {
