@@ -259,15 +259,16 @@ func TestEarlyLateAndLingeringMedia(t *testing.T) {
 func TestFloodIsBoundedAndStrange(t *testing.T) {
 	a := attach(t, nil)
 	a.e.wait(t, 5)
-	if err := a.s.Inject("flood", Shot{Channel: a.channel.ID, PPS: 10_000, Duration: config.Duration(300 * time.Millisecond)}); err != nil {
+	const flood = 400 // all of it fits in a socket's buffer of common size: nobody may read meanwhile
+	if err := a.s.Inject("flood", Shot{Channel: a.channel.ID, PPS: flood, Duration: config.Duration(time.Second)}); err != nil {
 		t.Fatal(err)
 	}
-	a.e.wait(t, 1000)
+	a.e.wait(t, flood)
 	v := a.end(t)
 	if v.RecordedMS != v.SentMS {
 		t.Errorf("%+v", v)
 	}
-	if n := len(a.e.all()); n > 3000+int(v.SentMS/20) {
+	if n := len(a.e.all()); n > flood+int(v.SentMS/20) {
 		t.Errorf("%d packets came", n)
 	}
 }
