@@ -35,9 +35,11 @@ type Pace struct {
 	Pause   time.Duration // between two steps of a fault, at most
 }
 
-// DefaultPace suits a floor of a thousand channels on one machine.
+// DefaultPace suits a floor of a thousand channels on one machine. A recorder
+// that heard nothing is trusted again after half a minute, and not before, so a
+// floor is whole again no sooner.
 func DefaultPace() Pace {
-	return Pace{Attach: 30 * time.Second, Steady: 30 * time.Second, Linger: 2 * time.Second, Instant: 2 * time.Second, Pause: time.Minute}
+	return Pace{Attach: 30 * time.Second, Steady: 45 * time.Second, Linger: 2 * time.Second, Instant: 2 * time.Second, Pause: time.Minute}
 }
 
 // Fault is what was done and how the director saw it.
