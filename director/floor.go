@@ -139,6 +139,10 @@ type channel struct {
 	// continues tells the recorder it is opened on what is missing before: another
 	// one was lost with it, or nobody had it; nil once media comes.
 	continues *tandemv1.Continuation
+	// missed is what is missing although nothing was when the channel was opened:
+	// calls began before the switch agreed to send. nil once the recorder was told.
+	missed   *tandemv1.Continuation
+	answered bool // the switch has agreed to send once, so that it is known since when it does
 
 	down time.Time
 	text string // the last thing that went wrong
@@ -560,7 +564,7 @@ func dearest(a, b *channel) int {
 // assign gives a channel its recorder, and the recorder the legs it has to hear of.
 func (f *floor) assign(ch *channel, name call.RecorderName, reason string) {
 	ch.recorder, ch.reason = name, reason
-	ch.endpoint = provider.Endpoint{}
+	ch.endpoint, ch.missed = provider.Endpoint{}, nil
 	r := f.recorders[name]
 	r.coming++
 	for _, l := range ch.legs {
@@ -599,6 +603,10 @@ func (f *floor) attachedNow(now time.Time, e provider.Attached) {
 	if ch.text != "" {
 		f.log.Info("channel attached again", "channel", ch.ID, "recorder", ch.recorder)
 	}
+	if ch.continues == nil && !ch.answered {
+		ch.missed = f.unheard(now, ch)
+	}
+	ch.answered = true
 	ch.dialing, ch.attached, ch.mediaAt, ch.hearsay, ch.terms, ch.text, ch.down = false, now, e.Endpoint, false, e, "", time.Time{}
 	if r := f.recorders[ch.recorder]; r != nil {
 		r.update(ch.ID)
@@ -680,7 +688,7 @@ func (f *floor) adopted(now time.Time, e provider.Adopted) {
 		ch.text = e.Err.Error()
 		ch.terms.Dialog = nil
 	} else {
-		ch.attached, ch.mediaAt, ch.hearsay = now, e.Endpoint, true
+		ch.attached, ch.mediaAt, ch.hearsay, ch.answered = now, e.Endpoint, true, true
 		if len(ch.leaving) > 0 { // the dialog may be older than the switch's last answer
 			ch.mediaAt = provider.Endpoint{}
 		}

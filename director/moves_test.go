@@ -496,6 +496,54 @@ func TestOpenedInTheMiddleOfACall(t *testing.T) {
 	}
 }
 
+// A channel that was opened before a call, and that the switch answers for only
+// during it, misses the call's begin; one that it answers for in time does not.
+func TestAnsweredInTheMiddleOfACall(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration // the logon, that the call begins
+		want  time.Duration // after it; 0: nothing is missing
+	}{
+		"answered late":                   {3 * time.Second, 3 * time.Second},
+		"a call as soon as logged on":     {100 * time.Millisecond, afterLogon},
+		"answered before the call begins": {10 * time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, "rec-1")
+			r.connect("rec-1")
+			r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{}, provider.SnapshotEnd{})
+			on := r.now
+			r.tell(logOn("s1", on)...)
+			tell := func(at time.Duration) {
+				if r.now.Sub(on) < at {
+					r.pass(at - r.now.Sub(on))
+				}
+			}
+			call := func() {
+				tell(c.after)
+				r.tell(callState("c1", "established", r.now), join("l1", "c1", "s1", r.now))
+			}
+			if c.want == 0 {
+				r.settle()
+			}
+			call()
+			r.pass(2 * time.Second)
+			r.settle()
+			r.wantAttached("s1.m1.A", "s1.m2.A")
+			rec := r.recorders["rec-1"]
+			if rec.continued["s1.m1.A"] != nil {
+				t.Error("something was missing when the channel was opened")
+			}
+			got := rec.missed["s1.m1.A"]
+			if (got == nil) != (c.want == 0) || got != nil && (got.GetCause() != causeUnattached || !got.GetSince().AsTime().Equal(on.Add(c.want))) {
+				t.Errorf("missed %v, want since %v after %v", got, c.want, on)
+			}
+			if rec.missed["s1.m2.A"] != nil || r.f.channels["s1.m1.A"].missed != nil {
+				t.Error("a channel without a call misses something, or one is told twice")
+			}
+		})
+	}
+}
+
 // What nobody had stays missing when the recorder that was to take it is lost
 // before the switch sends; what it then misses itself is part of that.
 func TestLostBeforeTheFirstPacket(t *testing.T) {

@@ -581,7 +581,7 @@ func (f *floor) batchUpdates(r *recorder, b *batch) {
 		b.updates = append(b.updates, id)
 		b.updating.Channels = append(b.updating.Channels, &tandemv1.ChannelUpdate{
 			Channel: string(id), Codec: codecs[ch.terms.Codec], PayloadType: uint32(ch.terms.PayloadType), RtcpMux: ch.terms.Mux,
-			Dialog: ch.terms.Dialog, Remote: endpointProto(ch.terms.Remote), Receiving: ch.moved(),
+			Dialog: ch.terms.Dialog, Remote: endpointProto(ch.terms.Remote), Receiving: ch.moved(), Continues: ch.missed,
 		})
 		delete(r.updates, id)
 	}
@@ -662,6 +662,11 @@ func (f *floor) batchDone(now time.Time, r *recorder, err error) {
 	b := r.sent
 	r.sent = nil
 	if err == nil {
+		for _, u := range b.updating.GetChannels() {
+			if ch := f.channels[call.ChannelID(u.GetChannel())]; ch != nil && ch.missed == u.GetContinues() {
+				ch.missed = nil
+			}
+		}
 		for _, record := range b.legs {
 			f.forget(record)
 		}

@@ -54,6 +54,7 @@ type fakeRecorder struct {
 	blind       []*tandemv1.Window
 	closed      map[string]string
 	continued   map[string]*tandemv1.Continuation // by channel, as it was opened
+	missed      map[string]*tandemv1.Continuation // by channel, as it was told once the switch had answered
 	listened    map[provider.Endpoint]call.ChannelID
 	closedWhile map[call.ChannelID]provider.Endpoint // where it was told to close it while the switch sent there
 	dialogs     map[call.ChannelID]provider.Endpoint // the switch's
@@ -70,7 +71,7 @@ func newRig(t fataler, names ...string) *rig {
 		r.recorders[call.RecorderName(name)] = &fakeRecorder{
 			name: call.RecorderName(name), port: 20_000 + 2000*i, channels: make(map[string]*tandemv1.HeldChannel),
 			legs: make(map[string]*tandemv1.Leg), calls: make(map[string]*tandemv1.Call), closed: make(map[string]string),
-			continued: make(map[string]*tandemv1.Continuation), listened: make(map[provider.Endpoint]call.ChannelID),
+			continued: make(map[string]*tandemv1.Continuation), missed: make(map[string]*tandemv1.Continuation), listened: make(map[provider.Endpoint]call.ChannelID),
 			closedWhile: make(map[call.ChannelID]provider.Endpoint), dialogs: r.dialogs,
 		}
 	}
@@ -302,6 +303,9 @@ func (rec *fakeRecorder) obey(b *batch) []*tandemv1.OpenedChannel {
 	for _, u := range b.updating.GetChannels() {
 		if held := rec.channels[u.GetChannel()]; held != nil {
 			held.Dialog, held.Codec, held.RtcpMux = u.GetDialog(), u.GetCodec(), u.GetRtcpMux()
+			if c := u.GetContinues(); c != nil {
+				rec.missed[u.GetChannel()] = c
+			}
 		}
 	}
 	for _, c := range b.records.GetCalls() {

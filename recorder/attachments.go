@@ -167,6 +167,9 @@ func (a *attachments) update(ctx context.Context, now time.Time, updates []*tand
 		if r := u.GetRemote(); r != nil {
 			row.Remote = hostPort(r)
 		}
+		if c := u.GetContinues(); c != nil && row.Continues.Cause == "" {
+			row.Continues = continuationFrom(c)
+		}
 		if u.GetReceiving() && row.Continues.Cause != "" && row.Continues.Until.IsZero() {
 			row.Continues.Until = now
 		}

@@ -72,12 +72,15 @@ func (c *control) OpenChannels(ctx context.Context, r *connect.Request[tandemv1.
 
 // checkOpening refuses what could not be found again, or explain nothing.
 func checkOpening(want *tandemv1.OpenChannel) error {
-	c := want.GetContinues()
-	switch {
-	case want.GetChannel().GetId() == "":
+	if want.GetChannel().GetId() == "" {
 		return errNoChannel
-	case c != nil && (!continuing(call.Cause(c.GetCause())) || c.GetSince() == nil):
-		return fmt.Errorf("channel %s does not begin here: want since and the cause %s or %s, got %q", want.GetChannel().GetId(), call.CauseFailover, call.CauseUnattached, c.GetCause())
+	}
+	return checkContinuation(want.GetChannel().GetId(), want.GetContinues())
+}
+
+func checkContinuation(channel string, c *tandemv1.Continuation) error {
+	if c != nil && (!continuing(call.Cause(c.GetCause())) || c.GetSince() == nil) {
+		return fmt.Errorf("channel %s does not begin here: want since and the cause %s or %s, got %q", channel, call.CauseFailover, call.CauseUnattached, c.GetCause())
 	}
 	return nil
 }
@@ -86,6 +89,11 @@ func checkOpening(want *tandemv1.OpenChannel) error {
 func continuing(c call.Cause) bool { return c == call.CauseFailover || c == call.CauseUnattached }
 
 func (c *control) UpdateChannels(ctx context.Context, r *connect.Request[tandemv1.UpdateChannelsRequest]) (*connect.Response[tandemv1.UpdateChannelsResponse], error) {
+	for _, u := range r.Msg.GetChannels() {
+		if err := checkContinuation(u.GetChannel(), u.GetContinues()); err != nil {
+			return nil, connect.NewError(connect.CodeInvalidArgument, err)
+		}
+	}
 	err := c.fence.obey(ctx, r.Msg.GetOrder(), func() error {
 		return unavailable(c.attachments.update(ctx, time.Now(), r.Msg.GetChannels()))
 	})

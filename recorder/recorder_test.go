@@ -336,6 +336,40 @@ func testContinues(t *testing.T, c *tandemv1.Continuation) {
 	}
 }
 
+// What is missing of a channel that the switch answered for only when a call had
+// begun is named, whether its first packet or the word of it comes first.
+func TestAnsweredInACall(t *testing.T) {
+	for name, spoken := range map[string]int{"told first": 0, "heard first": 5} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			since := time.Now().Add(-2 * time.Second)
+			endpoint := b.open("a")[0].Endpoint
+			begin := time.Now()
+			b.say(endpoint, 0, spoken)
+			b.until("what was said is kept", func() bool { return b.held()["a"].Packets == uint64(spoken) })
+			tell := func(c *tandemv1.Continuation) error {
+				_, err := b.control.UpdateChannels(t.Context(), connect.NewRequest(&tandemv1.UpdateChannelsRequest{Order: order(2, "a"),
+					Channels: []*tandemv1.ChannelUpdate{{Channel: "a", Codec: tandemv1.Codec_CODEC_PCMU, RtcpMux: true, Receiving: true, Continues: c}}}))
+				return err
+			}
+			if err := tell(&tandemv1.Continuation{Cause: "unattached"}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+				t.Errorf("since nobody knows when: %v", err)
+			}
+			for range 2 { // it may be told again
+				if err := tell(&tandemv1.Continuation{Cause: "unattached", Since: timestamppb.New(since)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.say(endpoint, spoken, 10)
+			b.until("ten packets are kept", func() bool { return b.held()["a"].Packets == 10 })
+			_, gaps := b.export("a")
+			if len(gaps) != 1 || gaps[0].Cause != "unattached" || gaps[0].From.AsTime().Sub(since).Abs() > time.Millisecond || gaps[0].To.AsTime().Sub(begin).Abs() > time.Second {
+				t.Errorf("gaps %v, want one from %v to %v", gaps, since, begin)
+			}
+		})
+	}
+}
+
 // A draining recorder says so at once, takes nothing new, goes on with what it
 // has, and remembers it through a restart and a newer director.
 func TestDrain(t *testing.T) {

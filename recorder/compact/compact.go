@@ -445,13 +445,19 @@ func (c *Compactor) open(about journal.Channel) *channel {
 	ch := c.channels[about.Num]
 	if ch == nil {
 		ch = &channel{}
-		if about.Continues.Cause != "" {
-			ch.Stream.Origin = rtpstream.Origin{Since: rtpstream.WallOf(about.Continues.Since), Cause: about.Continues.Cause}
-		}
 		c.channels[about.Num] = ch
 		c.state.Channels = append(c.state.Channels, ch)
 	}
+	news := ch.Channel.Continues.Cause == "" && about.Continues.Cause != ""
 	ch.Channel = about
+	if !news {
+		return ch
+	}
+	from := rtpstream.Origin{Since: rtpstream.WallOf(about.Continues.Since), Cause: about.Continues.Cause}
+	if run, h := ch.Stream.Continue(from); h != nil {
+		c.absent = append(c.absent, absence{ch, run, *h, true})
+		c.heard = append(c.heard, catalog.Heard{Channel: about.ID, Num: about.Num})
+	}
 	return ch
 }
 

@@ -274,6 +274,48 @@ func TestDrownedEnd(t *testing.T) {
 	}
 }
 
+// A channel that begins here, but late in a call, is missing since the call
+// began, whether the word of it or the first packet comes first.
+func TestToldLateOfACall(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		early int           // packets before the word
+		talk  bool          // ever
+		to    time.Duration // where the gap ends
+	}{
+		{"the word comes first", 0, true, 3 * time.Second},
+		{"a packet comes first", 1, true, 3 * time.Second},
+		{"packets come first", 5, true, 3 * time.Second},
+		{"silent when it was answered", 0, false, 3*time.Second + 20*time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFloor(t, t.TempDir(), nil)
+			defer f.close()
+			l, base := f.line(media.PCMU), f.now
+			f.silence(3 * time.Second)
+			f.talk(l, c.early)
+			told := l.Channel
+			told.Continues = call.Continuation{Cause: call.CauseUnattached, Since: base.Add(time.Second), Until: base.Add(3 * time.Second)}
+			f.w.Put(journal.Note{Updated: &told})
+			l.Channel = told
+			if c.talk {
+				f.talk(l, 50)
+			}
+			f.rotate() // the next file reminds of the channel
+			f.step()
+			f.silence(time.Minute)
+			f.step()
+			var gaps []catalog.Gap
+			for _, s := range f.end() {
+				gaps = append(gaps, s.Gaps...)
+			}
+			if want := (catalog.Gap{From: base.Add(time.Second), To: base.Add(c.to), Cause: call.CauseUnattached}); len(gaps) != 1 || gaps[0] != want {
+				t.Errorf("gaps %v, want %v", gaps, want)
+			}
+		})
+	}
+}
+
 // While a recorder without a keeper of its sockets was down, nobody listened: of
 // a channel on which nothing follows, that is missing where a call was.
 func TestNobodyListened(t *testing.T) {

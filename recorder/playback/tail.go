@@ -207,7 +207,13 @@ func (l *listener) note(n journal.Note) {
 		l.opened(*n.Opened)
 	case n.Updated != nil && n.Updated.ID == l.channel:
 		a := l.attachment(n.Updated.Num)
+		news := a.about.ID != "" && a.about.Continues.Cause == ""
 		a.about = *n.Updated
+		if c := a.about.Continues; news && c.Cause != "" && !slices.Contains(l.compacted, a.about.Num) {
+			if run, h := a.stream.Continue(rtpstream.Origin{Since: rtpstream.WallOf(c.Since), Cause: c.Cause}); h != nil {
+				l.heads = append(l.heads, lost{l.chain(a, run), *h})
+			}
+		}
 		l.moved(a)
 	case n.Closed != nil:
 		if a := l.heard[n.Closed.Num]; a != nil {

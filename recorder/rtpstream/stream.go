@@ -207,6 +207,19 @@ func (s *Stream) head(begin Wall, marker bool) (missing, quiet *Hole) {
 // Ever is after everything.
 const Ever = Wall(math.MaxInt64)
 
+// Continue notes where a stream comes from that seemed to begin here. Its first
+// packet may have been faster than the word of it: then it returns what is missing
+// before that.
+func (s *Stream) Continue(o Origin) (*Run, *Hole) {
+	switch {
+	case s.Edge == 0:
+		s.Origin = o
+	case len(s.Runs) > 0 && s.Runs[0].Began > o.Since:
+		return s.Runs[0], &Hole{Start: o.Since, End: s.Runs[0].Began, Cause: o.Cause}
+	}
+	return nil, nil
+}
+
 // Moved notes since when the media of a stream that began elsewhere is sent here.
 func (s *Stream) Moved(at Wall) {
 	if s.Edge == 0 && s.Origin.Cause != "" && s.Origin.Until == 0 {

@@ -1029,6 +1029,7 @@ type ChannelUpdate struct {
 	Dialog        []byte                 `protobuf:"bytes,5,opt,name=dialog,proto3" json:"dialog,omitempty"`
 	Remote        *Endpoint              `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`        // where the switch says it sends from; RTCP goes there
 	Receiving     bool                   `protobuf:"varint,7,opt,name=receiving,proto3" json:"receiving,omitempty"` // the switch has agreed to send here; false while the channel is still on its way
+	Continues     *Continuation          `protobuf:"bytes,8,opt,name=continues,proto3" json:"continues,omitempty"`  // unattached: calls began before the switch agreed; kept of the first update that has it, unless the channel was opened with one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1110,6 +1111,13 @@ func (x *ChannelUpdate) GetReceiving() bool {
 		return x.Receiving
 	}
 	return false
+}
+
+func (x *ChannelUpdate) GetContinues() *Continuation {
+	if x != nil {
+		return x.Continues
+	}
+	return nil
 }
 
 type UpdateChannelsResponse struct {
@@ -1918,7 +1926,7 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\arefused\x18\x03 \x01(\tR\arefused\"u\n" +
 	"\x15UpdateChannelsRequest\x12&\n" +
 	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\x124\n" +
-	"\bchannels\x18\x02 \x03(\v2\x18.tandem.v1.ChannelUpdateR\bchannels\"\xf2\x01\n" +
+	"\bchannels\x18\x02 \x03(\v2\x18.tandem.v1.ChannelUpdateR\bchannels\"\xa9\x02\n" +
 	"\rChannelUpdate\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12&\n" +
 	"\x05codec\x18\x02 \x01(\x0e2\x10.tandem.v1.CodecR\x05codec\x12!\n" +
@@ -1926,7 +1934,8 @@ const file_tandem_v1_recorder_proto_rawDesc = "" +
 	"\brtcp_mux\x18\x04 \x01(\bR\artcpMux\x12\x16\n" +
 	"\x06dialog\x18\x05 \x01(\fR\x06dialog\x12+\n" +
 	"\x06remote\x18\x06 \x01(\v2\x13.tandem.v1.EndpointR\x06remote\x12\x1c\n" +
-	"\treceiving\x18\a \x01(\bR\treceiving\"\x18\n" +
+	"\treceiving\x18\a \x01(\bR\treceiving\x125\n" +
+	"\tcontinues\x18\b \x01(\v2\x17.tandem.v1.ContinuationR\tcontinues\"\x18\n" +
 	"\x16UpdateChannelsResponse\"s\n" +
 	"\x14CloseChannelsRequest\x12&\n" +
 	"\x05order\x18\x01 \x01(\v2\x10.tandem.v1.OrderR\x05order\x123\n" +
@@ -2067,37 +2076,38 @@ var file_tandem_v1_recorder_proto_depIdxs = []int32{
 	15, // 20: tandem.v1.UpdateChannelsRequest.channels:type_name -> tandem.v1.ChannelUpdate
 	31, // 21: tandem.v1.ChannelUpdate.codec:type_name -> tandem.v1.Codec
 	30, // 22: tandem.v1.ChannelUpdate.remote:type_name -> tandem.v1.Endpoint
-	1,  // 23: tandem.v1.CloseChannelsRequest.order:type_name -> tandem.v1.Order
-	18, // 24: tandem.v1.CloseChannelsRequest.channels:type_name -> tandem.v1.CloseChannel
-	1,  // 25: tandem.v1.PutRecordsRequest.order:type_name -> tandem.v1.Order
-	28, // 26: tandem.v1.PutRecordsRequest.calls:type_name -> tandem.v1.Call
-	27, // 27: tandem.v1.PutRecordsRequest.legs:type_name -> tandem.v1.Leg
-	33, // 28: tandem.v1.PutRecordsRequest.blind:type_name -> tandem.v1.Window
-	1,  // 29: tandem.v1.DrainRequest.order:type_name -> tandem.v1.Order
-	26, // 30: tandem.v1.WatchResponse.load:type_name -> tandem.v1.Load
-	32, // 31: tandem.v1.WatchResponse.recorded_until:type_name -> google.protobuf.Timestamp
-	32, // 32: tandem.v1.Load.at:type_name -> google.protobuf.Timestamp
-	3,  // 33: tandem.v1.RecorderService.Inventory:input_type -> tandem.v1.InventoryRequest
-	5,  // 34: tandem.v1.RecorderService.Fence:input_type -> tandem.v1.FenceRequest
-	9,  // 35: tandem.v1.RecorderService.OpenChannels:input_type -> tandem.v1.OpenChannelsRequest
-	14, // 36: tandem.v1.RecorderService.UpdateChannels:input_type -> tandem.v1.UpdateChannelsRequest
-	17, // 37: tandem.v1.RecorderService.CloseChannels:input_type -> tandem.v1.CloseChannelsRequest
-	20, // 38: tandem.v1.RecorderService.PutRecords:input_type -> tandem.v1.PutRecordsRequest
-	22, // 39: tandem.v1.RecorderService.Drain:input_type -> tandem.v1.DrainRequest
-	24, // 40: tandem.v1.RecorderService.Watch:input_type -> tandem.v1.WatchRequest
-	4,  // 41: tandem.v1.RecorderService.Inventory:output_type -> tandem.v1.InventoryResponse
-	6,  // 42: tandem.v1.RecorderService.Fence:output_type -> tandem.v1.FenceResponse
-	12, // 43: tandem.v1.RecorderService.OpenChannels:output_type -> tandem.v1.OpenChannelsResponse
-	16, // 44: tandem.v1.RecorderService.UpdateChannels:output_type -> tandem.v1.UpdateChannelsResponse
-	19, // 45: tandem.v1.RecorderService.CloseChannels:output_type -> tandem.v1.CloseChannelsResponse
-	21, // 46: tandem.v1.RecorderService.PutRecords:output_type -> tandem.v1.PutRecordsResponse
-	23, // 47: tandem.v1.RecorderService.Drain:output_type -> tandem.v1.DrainResponse
-	25, // 48: tandem.v1.RecorderService.Watch:output_type -> tandem.v1.WatchResponse
-	41, // [41:49] is the sub-list for method output_type
-	33, // [33:41] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	11, // 23: tandem.v1.ChannelUpdate.continues:type_name -> tandem.v1.Continuation
+	1,  // 24: tandem.v1.CloseChannelsRequest.order:type_name -> tandem.v1.Order
+	18, // 25: tandem.v1.CloseChannelsRequest.channels:type_name -> tandem.v1.CloseChannel
+	1,  // 26: tandem.v1.PutRecordsRequest.order:type_name -> tandem.v1.Order
+	28, // 27: tandem.v1.PutRecordsRequest.calls:type_name -> tandem.v1.Call
+	27, // 28: tandem.v1.PutRecordsRequest.legs:type_name -> tandem.v1.Leg
+	33, // 29: tandem.v1.PutRecordsRequest.blind:type_name -> tandem.v1.Window
+	1,  // 30: tandem.v1.DrainRequest.order:type_name -> tandem.v1.Order
+	26, // 31: tandem.v1.WatchResponse.load:type_name -> tandem.v1.Load
+	32, // 32: tandem.v1.WatchResponse.recorded_until:type_name -> google.protobuf.Timestamp
+	32, // 33: tandem.v1.Load.at:type_name -> google.protobuf.Timestamp
+	3,  // 34: tandem.v1.RecorderService.Inventory:input_type -> tandem.v1.InventoryRequest
+	5,  // 35: tandem.v1.RecorderService.Fence:input_type -> tandem.v1.FenceRequest
+	9,  // 36: tandem.v1.RecorderService.OpenChannels:input_type -> tandem.v1.OpenChannelsRequest
+	14, // 37: tandem.v1.RecorderService.UpdateChannels:input_type -> tandem.v1.UpdateChannelsRequest
+	17, // 38: tandem.v1.RecorderService.CloseChannels:input_type -> tandem.v1.CloseChannelsRequest
+	20, // 39: tandem.v1.RecorderService.PutRecords:input_type -> tandem.v1.PutRecordsRequest
+	22, // 40: tandem.v1.RecorderService.Drain:input_type -> tandem.v1.DrainRequest
+	24, // 41: tandem.v1.RecorderService.Watch:input_type -> tandem.v1.WatchRequest
+	4,  // 42: tandem.v1.RecorderService.Inventory:output_type -> tandem.v1.InventoryResponse
+	6,  // 43: tandem.v1.RecorderService.Fence:output_type -> tandem.v1.FenceResponse
+	12, // 44: tandem.v1.RecorderService.OpenChannels:output_type -> tandem.v1.OpenChannelsResponse
+	16, // 45: tandem.v1.RecorderService.UpdateChannels:output_type -> tandem.v1.UpdateChannelsResponse
+	19, // 46: tandem.v1.RecorderService.CloseChannels:output_type -> tandem.v1.CloseChannelsResponse
+	21, // 47: tandem.v1.RecorderService.PutRecords:output_type -> tandem.v1.PutRecordsResponse
+	23, // 48: tandem.v1.RecorderService.Drain:output_type -> tandem.v1.DrainResponse
+	25, // 49: tandem.v1.RecorderService.Watch:output_type -> tandem.v1.WatchResponse
+	42, // [42:50] is the sub-list for method output_type
+	34, // [34:42] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_recorder_proto_init() }
