@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +43,14 @@ func newRelay(w *wires, one, other string, q scenario.Quality, seed uint64) (*re
 	}
 	for n := range r.ends {
 		d := direction{from: r.ends[n], to: r.ends[1-n], fate: newFate(q, rand.New(rand.NewPCG(seed, uint64(n))))}
-		r.ended.Go(func() { d.run(&r.stop) })
+		r.ended.Go(func() {
+			// No cable waits for a processor. The thread keeps the priority until it ends with this.
+			runtime.LockOSThread()
+			if err := favour(); err != nil {
+				slog.Warn("the relay is late when others take every core", "err", err)
+			}
+			d.run(&r.stop)
+		})
 	}
 	return r, nil
 }
