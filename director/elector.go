@@ -47,9 +47,10 @@ type elector struct {
 	view  atomic.Pointer[view]
 
 	director  authority.Director
-	why       string            // it is not able
-	wanted    cause             // of the last change that somebody wanted
-	heir      authority.Instant // until then it seeks, again if it has to, what was left to it
+	why       string                  // it is not able
+	wanted    cause                   // of the last change that somebody wanted
+	nonces    map[authority.To]uint64 // of recorders without a vote: what the next lease repeats
+	heir      authority.Instant       // until then it seeks, again if it has to, what was left to it
 	history   history
 	rounds    uint64
 	takeovers uint64 // times that it became active
@@ -88,7 +89,7 @@ func (v *view) epoch() authority.Epoch {
 func newElector(cfg authority.Config, r *right, w world, able func() (bool, string), log *slog.Logger) *elector {
 	e := &elector{
 		cfg: cfg, right: r, clock: w.clock, spread: w.spread, able: able, log: log,
-		inbox: make(chan func(authority.Instant), inboxSize), done: make(chan struct{}), director: authority.StartDirector(w.clock()),
+		inbox: make(chan func(authority.Instant), inboxSize), done: make(chan struct{}), nonces: make(map[authority.To]uint64), director: authority.StartDirector(w.clock()),
 	}
 	e.publish(w.clock())
 	return e
@@ -192,12 +193,25 @@ func (e *elector) send(s authority.Send) {
 	}
 	e.voters[s.To].ask(s.Message, func(m authority.Message) { e.hear(s.To, m) })
 	if int(s.To) == e.cfg.Voters-1 && s.Kind != authority.Query {
-		// The other recorders have no vote, but follow nobody else either.
 		for n := e.cfg.Voters; n < len(e.voters); n++ {
-			to := authority.To(n)
-			e.voters[n].ask(s.Message, func(m authority.Message) { e.hear(to, m) })
+			e.sendVoteless(authority.To(n), s.Message)
 		}
 	}
+}
+
+// sendVoteless says to a recorder without a vote what voters are told. It is leased
+// by whoever is in charge, so that its orders need no fence each, and by nobody
+// who only seeks to be: one without a vote would follow an epoch that comes to nothing.
+func (e *elector) sendVoteless(to authority.To, m authority.Message) {
+	if m.Nonce = e.nonces[to]; m.Kind == authority.Lease && !e.director.Phase.Holds() {
+		m.Kind = authority.Query
+	}
+	e.voters[to].ask(m, func(answer authority.Message) {
+		e.post(func(now authority.Instant) {
+			e.nonces[to] = answer.Nonce
+			e.step(authority.Said{From: to, Message: answer}, now)
+		})
+	})
 }
 
 func (e *elector) hear(from authority.To, m authority.Message) {
