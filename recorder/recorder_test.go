@@ -271,6 +271,7 @@ func TestNothingFollowsARestart(t *testing.T) {
 	b.settle("a", "")
 	b.until("ten packets are kept", func() bool { return b.held()["a"].Packets == 10 })
 	spoke := time.Now()
+	b.until("what was said at once is over", func() bool { return time.Since(spoke) > 10*20*time.Millisecond })
 	b.stop()
 	down := time.Now()
 	b.start()

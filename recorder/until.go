@@ -30,8 +30,9 @@ func noteUntil(dir string, until time.Time) error {
 	return nil
 }
 
-// recordedUntil is what the process before has noted; zero: nothing.
-func recordedUntil(dir string) (time.Time, error) {
+// recordedUntil is what the process before has noted, less what a power cut may
+// have taken from the journal and not from the note; zero: nothing.
+func recordedUntil(dir string, unsynced time.Duration) (time.Time, error) {
 	info, err := os.Stat(filepath.Join(dir, untilFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
@@ -39,5 +40,5 @@ func recordedUntil(dir string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read up to when is recorded: %w", err)
 	}
-	return info.ModTime(), nil
+	return info.ModTime().Add(-unsynced), nil
 }
