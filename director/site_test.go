@@ -386,7 +386,8 @@ func (s *site) status() *tandemv1.StatusResponse {
 		if err == nil {
 			return res.Msg
 		}
-		if connect.CodeOf(err) != connect.CodeUnavailable || time.Now().After(deadline) {
+		gaveUp := connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded
+		if !gaveUp || time.Now().After(deadline) {
 			s.t.Fatal(err)
 		}
 	}
