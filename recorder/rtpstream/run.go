@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	window     = 512  // sequence numbers within which a late packet is recognised: maxLate of 10 ms packets
+	window     = 128  // sequence numbers within which a late packet is recognised, and after which a lost one is given up: 2.5 s of 20 ms
 	maxDropout = 3000 // RFC 3550 A.1: a longer jump must be borne out by the timestamps
 	minFrame   = 40   // no sender sends packets of less than 5 ms of G.711
 
