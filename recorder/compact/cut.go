@@ -375,7 +375,7 @@ func (c *Compactor) settle(ch *channel, t *track, all bool) {
 		switch {
 		case h.Silence():
 		case s == nil:
-			c.absent = append(c.absent, absence{ch, t.run, h, false})
+			c.absent = append(c.absent, absence{ch, t.run, t.behind(h), false})
 		default:
 			s.Gaps = append(s.Gaps, gap{h.From, h.To, h.Cause})
 			s.Row.Lost += h.Lost
@@ -393,6 +393,20 @@ func (t *track) holder(h rtpstream.Hole) *piece {
 		}
 	}
 	return nil
+}
+
+// behind has a hole begin where the segment before it ends, as that one lies on the
+// wall clock: the anchor may have moved since, and the hole with it, out of
+// what is kept.
+func (t *track) behind(h rtpstream.Hole) rtpstream.Hole {
+	t.locate()
+	for _, r := range t.Regions {
+		if s := r.Seg; s != nil && s.end() == h.From {
+			h.Start = rtpstream.WallOf(s.Row.End)
+		}
+	}
+	h.End = max(h.End, h.Start)
+	return h
 }
 
 // around says whether the piece has samples on both sides of the hole.

@@ -61,6 +61,15 @@ func (f *floor) deliver(p *post) {
 	p.way = slices.Delete(p.way, 0, n)
 }
 
+// compact closes the journal's file and waits until that may be compacted.
+func (f *floor) compact(p *post) {
+	f.deliver(p)
+	f.rotate()
+	f.now = f.now.Add(f.cfg.PreRoll + f.cfg.Lateness)
+	f.deliver(p)
+	f.step()
+}
+
 func onTime(int) time.Duration { return 0 }
 
 // stalled is a sender that did nothing for a time and then sends all at once.
@@ -117,6 +126,14 @@ func TestLateAudioOfACall(t *testing.T) {
 		{"late for long", 25, 27, func(f *floor, p *post) {
 			f.send(p, second, onTime)
 			f.send(p, 35*second, slow(d))
+		}},
+		{"its end is lost, and all that follows is late", 4.1, 4.15, func(f *floor, p *post) {
+			f.send(p, 6*second, onTime)
+			f.lose(p.line, 4*second, call.CauseLoss)
+			for range 3 {
+				f.send(p, second/2, slow(overtakes))
+				f.compact(p)
+			}
 		}},
 		{"late from the begin, as the sender's reports say", 12, 14, func(f *floor, p *post) {
 			for range 4 {
@@ -196,11 +213,7 @@ func TestLateAudioAgainstModel(t *testing.T) {
 				f.send(p, 2, slow(d))
 			}
 			if rapid.Bool().Draw(t, "compact") {
-				f.deliver(p)
-				f.rotate()
-				f.now = f.now.Add(f.cfg.PreRoll + f.cfg.Lateness)
-				f.deliver(p)
-				f.step()
+				f.compact(p)
 			}
 		}
 		f.silence(5 * time.Second)
