@@ -117,7 +117,8 @@ func (c Config) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	locker, err := lock.NewPostgresSessionLocker()
+	const period, times = 1, 300 // seconds between two attempts, which are 5 unless one says so
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(period, times))
 	if err != nil {
 		return err
 	}

@@ -153,10 +153,26 @@ func (s *Shipper) session(ctx context.Context) error {
 	}
 }
 
-func (s *Shipper) dial(ctx context.Context) (*shared.Writer, error) {
+// dial connects, which takes its time where another recorder is just making the
+// tables. What waits meanwhile is counted as ever.
+func (s *Shipper) dial(ctx context.Context) (w *shared.Writer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return shared.Dial(ctx, s.cfg, s.source)
+	dialed := make(chan struct{})
+	go func() {
+		defer close(dialed)
+		w, err = shared.Dial(ctx, s.cfg, s.source)
+	}()
+	again := time.NewTicker(recount)
+	defer again.Stop()
+	for {
+		s.count(ctx)
+		select {
+		case <-dialed:
+			return w, err
+		case <-again.C:
+		}
+	}
 }
 
 func (s *Shipper) put(ctx context.Context, w *shared.Writer, now time.Time, changes catalog.Changes) error {

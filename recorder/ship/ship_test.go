@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -410,6 +411,32 @@ func restored(t *testing.T, server *pgtest.Server) {
 	})
 	all(t, s, c)
 	compare(t, url, c)
+}
+
+// What waits is counted also while the database has not answered yet.
+func TestLagWhileNobodyAnswers(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	path := filepath.Join(journaltest.Memory(t), "rec-1.db")
+	c, err := catalog.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := shipper(c, path, "postgres://tandem@"+silent.Addr().String()+"/tandem?sslmode=disable")
+	stop := run(s)
+	defer stop()
+	if err := write(t.Context(), c, rand.New(rand.NewPCG(1, 2)), few); err != nil {
+		t.Fatal(err)
+	}
+	wrote := time.Now()
+	until(t, "what was written is counted", func() bool { return s.State().Lag > 0 })
+	if took := time.Since(wrote); took > 4*recount || s.State().Connected { // the attempt takes five seconds
+		t.Errorf("counted after %v; connected: %v", took, s.State().Connected)
+	}
 }
 
 func TestBackoff(t *testing.T) {
