@@ -319,7 +319,7 @@ func (f *floor) moveTo(now time.Time, all []*channel, device call.DeviceID, to *
 	if len(all) == 0 {
 		return 0, nil
 	}
-	only := []placement.Recorder{to.candidate(f.group)}
+	only := []placement.Recorder{f.candidate(to)}
 	choice, err := placement.Choose(now, placement.Request{Group: f.group, Turret: device, Channels: len(all), Limits: f.limits}, only)
 	var none *placement.NoneError
 	switch {

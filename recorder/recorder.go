@@ -114,7 +114,7 @@ func open(ctx context.Context, cfg Config, boot string, left *estate) (*recorder
 	if err != nil {
 		return nil, err
 	}
-	unread, err := recordedUntil(cfg.Dir, cfg.Journal.SyncInterval.Std()+cfg.RTP.Tick.Std())
+	unread, err := recordedUntil(cfg.Dir, time.Now(), cfg.Journal.SyncInterval.Std()+cfg.RTP.Tick.Std())
 	if err != nil {
 		return nil, err
 	}

@@ -250,6 +250,7 @@ func (r *reporter) measureAll(ctx context.Context) {
 	failed := false
 	for {
 		r.measureOnce(ctx, time.Now())
+		r.look() // before what a slow disk may hold up
 		if latest, _ := r.last(); !latest.until.IsZero() {
 			err := noteUntil(r.cfg.Dir, latest.until)
 			if err != nil && !failed {
@@ -257,7 +258,6 @@ func (r *reporter) measureAll(ctx context.Context) {
 			}
 			failed = err != nil
 		}
-		r.look()
 		select {
 		case <-ctx.Done():
 			return

@@ -31,14 +31,18 @@ func noteUntil(dir string, until time.Time) error {
 }
 
 // recordedUntil is what the process before has noted, less what a power cut may
-// have taken from the journal and not from the note; zero: nothing.
-func recordedUntil(dir string, unsynced time.Duration) (time.Time, error) {
+// have taken from the journal and not from the note; zero: nothing, or nothing
+// that can be, because the clock was set back meanwhile.
+func recordedUntil(dir string, now time.Time, unsynced time.Duration) (time.Time, error) {
 	info, err := os.Stat(filepath.Join(dir, untilFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
 	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read up to when is recorded: %w", err)
+	}
+	if info.ModTime().After(now) {
+		return time.Time{}, nil
 	}
 	return info.ModTime().Add(-unsynced), nil
 }

@@ -162,9 +162,8 @@ func TestLateAudioOfACall(t *testing.T) {
 }
 
 // Whatever keeps packets, a sender for up to five seconds or a network in which
-// others overtake them, and wherever calls are: all that
-// was sent or came in one is kept where it was sent, and nothing but what was
-// lost is missing.
+// others overtake them, and wherever calls are: all that was sent or came in one
+// is kept where it was sent, and nothing but what was lost is missing.
 func TestLateAudioAgainstModel(t *testing.T) {
 	dir, n := journaltest.Memory(t), 0
 	rapid.Check(t, func(t *rapid.T) {

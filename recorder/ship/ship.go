@@ -156,12 +156,12 @@ func (s *Shipper) session(ctx context.Context) error {
 // dial connects, which takes its time where another recorder is just making the
 // tables. What waits meanwhile is counted as ever.
 func (s *Shipper) dial(ctx context.Context) (w *shared.Writer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	dialed := make(chan struct{})
 	go func() {
 		defer close(dialed)
-		w, err = shared.Dial(ctx, s.cfg, s.source)
+		w, err = shared.Dial(attempt, s.cfg, s.source)
 	}()
 	again := time.NewTicker(recount)
 	defer again.Stop()

@@ -13,11 +13,8 @@ import (
 
 // onBye ends a dialog at the switch's wish.
 func (a *agent) onBye(req *sip.Request, tx sip.ServerTransaction) {
-	a.mu.Lock()
-	at := a.matching(req)
-	a.mu.Unlock()
+	at := a.within(req, tx)
 	if at == nil {
-		respond(req, tx, sip.StatusCallTransactionDoesNotExists, "Call/Transaction Does Not Exist")
 		return
 	}
 	respond(req, tx, sip.StatusOK, "OK")
@@ -43,6 +40,18 @@ func isTaken(reason string) bool {
 		}
 	}
 	return false
+}
+
+// within is the attachment whose dialog a request is in; one in none is
+// answered 481 (RFC 3261 12.2.2).
+func (a *agent) within(req *sip.Request, tx sip.ServerTransaction) *attachment {
+	a.mu.Lock()
+	at := a.matching(req)
+	a.mu.Unlock()
+	if at == nil {
+		respond(req, tx, sip.StatusCallTransactionDoesNotExists, "Call/Transaction Does Not Exist")
+	}
+	return at
 }
 
 // matching finds the attachment whose dialog a request of the switch is in (RFC 3261 12.2.2).
@@ -73,14 +82,9 @@ func (a *agent) onOptions(req *sip.Request, tx sip.ServerTransaction) {
 // onInvite refuses: nobody calls a recorder, and who is recorded is decided
 // here. A refused re-INVITE leaves its dialog as it is (RFC 3261 14.2).
 func (a *agent) onInvite(req *sip.Request, tx sip.ServerTransaction) {
-	a.mu.Lock()
-	at := a.matching(req)
-	a.mu.Unlock()
-	if at == nil {
-		respond(req, tx, sip.StatusCallTransactionDoesNotExists, "Call/Transaction Does Not Exist")
-		return
+	if a.within(req, tx) != nil {
+		respond(req, tx, sip.StatusNotAcceptableHere, "Not Acceptable Here")
 	}
-	respond(req, tx, sip.StatusNotAcceptableHere, "Not Acceptable Here")
 }
 
 func (a *agent) onOther(req *sip.Request, tx sip.ServerTransaction) {
