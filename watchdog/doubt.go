@@ -30,7 +30,7 @@ type damper struct {
 	penalty    float64
 	at         time.Time // of penalty
 	suppressed bool
-	flaps      int // takeovers in a row soon after control was handed back
+	flaps      int // takeovers in a row soon after control was handed back, 0 to maxFlaps
 }
 
 const (
@@ -40,6 +40,7 @@ const (
 	penaltyHalf  = 10 * time.Minute
 	longest      = time.Hour        // no takeovers for so long are always enough
 	longestHold  = 10 * time.Minute // however often it flapped
+	maxFlaps     = 10               // more are counted as so many: every hold is the longest by then
 	hoursPenalty = penaltyGo * 64   // decays to penaltyGo within longest
 )
 
@@ -58,7 +59,7 @@ func (d damper) decayed(now time.Time) damper {
 // takeover counts one, after the preferred director had led for a time.
 func (d damper) takeover(now time.Time, after, hold time.Duration) damper {
 	if after < d.hold(hold) {
-		d.flaps++
+		d.flaps = min(d.flaps+1, maxFlaps)
 	} else {
 		d.flaps = 0
 	}
@@ -71,7 +72,7 @@ func (d damper) takeover(now time.Time, after, hold time.Duration) damper {
 // hold is how long the preferred director must be well: it doubles with every
 // flap.
 func (d damper) hold(first time.Duration) time.Duration {
-	return max(first, min(longestHold, first<<min(d.flaps, 10)))
+	return max(first, min(longestHold, first<<d.flaps))
 }
 
 // wait is how long yet failback has to wait for a director that has been well

@@ -44,7 +44,7 @@ func (v View) memory(now time.Time) memory {
 // director that was in charge, and is not when it is heard again, has lost that
 // meanwhile. A clock that was set back makes nothing of what was last longer.
 func (v View) recalling(m memory, now time.Time) View {
-	v.Damper = damper{penalty: min(max(0, m.Penalty), hoursPenalty), at: m.At, suppressed: m.Suppressed, flaps: max(0, m.Flaps)}
+	v.Damper = damper{penalty: min(max(0, m.Penalty), hoursPenalty), at: m.At, suppressed: m.Suppressed, flaps: min(max(0, m.Flaps), maxFlaps)}
 	if v.Damper.at.After(now) {
 		v.Damper.at = now
 	}
