@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tandem/internal/authority"
+	"tandem/internal/bubble"
 )
 
 // ward is a recorder that leases, as voters and those without a vote do.
@@ -51,7 +52,7 @@ func (quarters) abdicate()       {}
 // Recorders without a vote have a lease of whoever is in charge as well, renewed
 // in every round: one that lapsed would have to be fenced before each order.
 func TestEveryRecorderIsLeased(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		began := time.Now()
 		clock := func() authority.Instant { return authority.Instant(time.Hour + time.Since(began)) }
 		w := world{clock: clock, spread: func(time.Duration) time.Duration { return 0 }}

@@ -20,6 +20,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/bubble"
 	"tandem/internal/reconcile"
 )
 
@@ -129,7 +130,7 @@ func wantMetrics(t *testing.T, r *prometheus.Registry, name string, want float64
 }
 
 func TestComparer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		own, twin := &shelf{}, &shelf{secondary: true}
 		var leads atomic.Bool

@@ -4,16 +4,16 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"tandem/internal/authority"
+	"tandem/internal/bubble"
 )
 
 // A loop that takes nothing in is found stuck, whether its inbox has room or
 // not; one that has ended, because another reign begins, is not.
 func TestLoopsThatStandStill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := newLoop(nil, &right{})
 		e := &elector{inbox: make(chan func(authority.Instant), 1), done: make(chan struct{})}
 		d := &director{pair: &partnership{elector: e}}

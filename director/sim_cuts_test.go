@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"tandem/internal/bubble"
 )
 
 // seen is what has come of a cut when it has lasted.
@@ -83,7 +84,7 @@ func TestEveryCut(t *testing.T) {
 func playCut(t *testing.T, before, cut []way, lasts time.Duration) (got seen, v verdict) {
 	dir := simDir(t)
 	defer os.RemoveAll(dir)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSim(1, cutSite, "", dir)
 		s.startAll()
 		time.Sleep(4 * time.Second) // the preferred one leads by then, whoever came first

@@ -10,10 +10,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"tandem/internal/authority"
+	"tandem/internal/bubble"
 	"tandem/internal/pair"
 )
 
@@ -73,7 +73,7 @@ const calm = 300 * time.Millisecond
 func play(t *testing.T, seed uint64, plan plan, sabotage sabotage) (v verdict) {
 	dir := simDir(t)
 	defer os.RemoveAll(dir)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSim(seed, plan, sabotage, dir)
 		v = s.run()
 	})

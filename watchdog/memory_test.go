@@ -101,7 +101,7 @@ func TestMemoryIsBounded(t *testing.T) {
 // as soon as the first time: it knows from its file that it faltered.
 func TestHostFalters(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state", "failback.json")
-	bubbleWith(t, true, file, func(t *testing.T, s *site, w *watch, _ *service) {
+	watchedWith(t, true, file, func(t *testing.T, s *site, w *watch, _ *service) {
 		s.change(func() { s.peer.Role, s.local.Role = "passive", "active" })
 		time.Sleep(10 * time.Second)
 		m, err := readMemory(file) // what a loss of power would leave
@@ -109,7 +109,7 @@ func TestHostFalters(t *testing.T) {
 			t.Errorf("remembers %+v, %v", m, err)
 		}
 	})
-	bubbleWith(t, true, file, func(t *testing.T, s *site, w *watch, _ *service) { // dir-a leads
+	watchedWith(t, true, file, func(t *testing.T, s *site, w *watch, _ *service) { // dir-a leads
 		time.Sleep(40 * time.Second) // longer than failback_hold
 		if n := s.count("failover"); n > 0 {
 			t.Errorf("asked for control back after %v", s.first("failover"))
@@ -131,7 +131,7 @@ func TestMemoryLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{file, filepath.Join(file, "beneath", "a.json")} {
-		bubbleWith(t, true, file, func(t *testing.T, s *site, w *watch, _ *service) {
+		watchedWith(t, true, file, func(t *testing.T, s *site, w *watch, _ *service) {
 			time.Sleep(35 * time.Second)
 			if s.count("failover") == 0 {
 				t.Errorf("has not asked for control back: %s", w.status.Load().sentence)

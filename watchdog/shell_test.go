@@ -15,6 +15,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/api/tandem/v1/tandemv1connect"
+	"tandem/internal/bubble"
 	"tandem/internal/daemon"
 	"tandem/internal/local"
 	"tandem/internal/monitor"
@@ -151,14 +152,14 @@ type fakeUnit struct{ site *site }
 func (f fakeUnit) Active(context.Context) (bool, error) { return true, nil }
 func (f fakeUnit) Restart(context.Context) error        { return f.site.called("restart", nil) }
 
-// bubble runs a watchdog of dir-b in a synctest bubble; dir-a leads at first.
-func bubble(t *testing.T, preferred bool, story func(t *testing.T, s *site, w *watch, api *service)) {
-	bubbleWith(t, preferred, "", story)
+// watched runs a watchdog of dir-b in a synctest bubble; dir-a leads at first.
+func watched(t *testing.T, preferred bool, story func(t *testing.T, s *site, w *watch, api *service)) {
+	watchedWith(t, preferred, "", story)
 }
 
-// bubbleWith is bubble with a watchdog that remembers in a file, unless that is "".
-func bubbleWith(t *testing.T, preferred bool, file string, story func(t *testing.T, s *site, w *watch, api *service)) {
-	synctest.Test(t, func(t *testing.T) {
+// watchedWith is watched with a watchdog that remembers in a file, unless that is "".
+func watchedWith(t *testing.T, preferred bool, file string, story func(t *testing.T, s *site, w *watch, api *service)) {
+	bubble.Test(t, func(t *testing.T) {
 		s := &site{calls: map[string][]time.Time{}, last: map[string]any{}}
 		s.peer = monitor.Reply{Director: "dir-a", Role: "active", Eligible: true, CTI: "up", Epoch: 6}
 		s.local = monitor.Reply{Director: "dir-b", Role: "passive", Eligible: true, CTI: "up"}
@@ -236,7 +237,7 @@ func sentence(t *testing.T, api *service) *tandemv1.WatchdogStatus {
 // A peer that falls silent, and that no voter hears any more, is noticed after
 // three rounds.
 func TestSilentPeer(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		if got := sentence(t, api); got.State != "watching" || got.Watching != "dir-a" || s.count("campaign") != 0 {
 			t.Fatalf("at first %v", got)
 		}
@@ -266,7 +267,7 @@ func TestSilentPeer(t *testing.T) {
 
 // While voters hear the peer it is left in charge, for however long.
 func TestPeerLinkCut(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		s.silence()
 		time.Sleep(10 * time.Minute)
 		if got := sentence(t, api); s.count("campaign") != 0 || !strings.HasPrefix(got.Sentence, "peer link down: ") {
@@ -283,7 +284,7 @@ func TestPeerLinkCut(t *testing.T) {
 // A process that has ended is released at once, everywhere, also by those that
 // do not listen at first.
 func TestDeadLocalProcess(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		s.change(func() { s.peer.Role, s.local.Role, s.deaf = "passive", "active", 2 })
 		quiet := s.directs(local.Report{Role: "active", Epoch: 9, Holds: true, Eligible: true})
 		time.Sleep(time.Second)
@@ -314,7 +315,7 @@ func TestDeadLocalProcess(t *testing.T) {
 
 // Silence is no proof: nothing is released then.
 func TestLostLinkReleasesNothing(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		quiet := s.directs(local.Report{Role: "passive", Epoch: 9})
 		time.Sleep(time.Second)
 		quiet()
@@ -329,7 +330,7 @@ func TestLostLinkReleasesNothing(t *testing.T) {
 
 // A neighbour's notice is acted on without waiting for any probe.
 func TestNotice(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		s.silence()
 		at := time.Now()
 		notice := func(director, reason string) error {
@@ -359,7 +360,7 @@ func TestNotice(t *testing.T) {
 // When nobody leads the preferred one goes first.
 func TestColdStart(t *testing.T) {
 	for preferred, want := range map[bool]time.Duration{true: 0, false: yield} {
-		bubble(t, preferred, func(t *testing.T, s *site, w *watch, api *service) {
+		watched(t, preferred, func(t *testing.T, s *site, w *watch, api *service) {
 			at := time.Now()
 			s.change(func() { s.peer.Role = "passive" })
 			time.Sleep(5 * time.Second)
@@ -376,7 +377,7 @@ func TestColdStart(t *testing.T) {
 // A paused watchdog does nothing, says what it would do, and does it when the
 // pause is over, which is by itself.
 func TestPauseEnds(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		pause := func(r *tandemv1.PauseRequest) (*tandemv1.PauseResponse, error) {
 			res, err := api.Pause(t.Context(), connect.NewRequest(r))
 			if err != nil {
@@ -419,7 +420,7 @@ func TestPauseEnds(t *testing.T) {
 // The preferred one gets control back when it has been well for long enough;
 // where that is refused it is asked for again, not all the time.
 func TestFailback(t *testing.T) {
-	bubble(t, true, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, true, func(t *testing.T, s *site, w *watch, api *service) {
 		time.Sleep(27 * time.Second)
 		if s.count("failover") != 0 {
 			t.Error("too soon")
@@ -438,7 +439,7 @@ func TestFailback(t *testing.T) {
 }
 
 func TestSwitchLost(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		at := time.Now()
 		s.change(func() { s.peer.CTI = "down" })
 		time.Sleep(4 * time.Second)
@@ -452,7 +453,7 @@ func TestSwitchLost(t *testing.T) {
 }
 
 func TestWedgedDirector(t *testing.T) {
-	bubble(t, false, func(t *testing.T, s *site, w *watch, api *service) {
+	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		s.change(func() { s.local.Role = "" })
 		time.Sleep(9 * time.Second)
 		if s.count("restart") != 0 {

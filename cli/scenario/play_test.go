@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/bubble"
 )
 
 // fake is a floor that breaks and recovers at planned times.
@@ -100,7 +100,7 @@ func TestPlay(t *testing.T) {
 		{"back at once", "restart", fake{moves: 200 * time.Millisecond, returns: 100 * time.Millisecond}, 0, 300 * time.Millisecond, true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				pace := DefaultPace()
 				pace.Legs = 3
 				got, err := play(t, &c.fake, named(t, c.scenario), pace)
@@ -125,7 +125,7 @@ func TestPlay(t *testing.T) {
 }
 
 func TestPlayFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		broken := errors.New("no such process")
 		if _, err := play(t, &fake{fails: broken}, named(t, "sigkill"), DefaultPace()); !errors.Is(err, broken) || !strings.Contains(err.Error(), "kill rec-2") {
 			t.Error(err)

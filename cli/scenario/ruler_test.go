@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	tandemv1 "tandem/api/tandem/v1"
+	"tandem/internal/bubble"
 )
 
 // duo is a floor of two directors. Whoever is struck is followed after a
@@ -130,7 +130,7 @@ func TestPlayPair(t *testing.T) {
 		}, []string{"dir-a led in the end, not dir-b", "nobody took over"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				d := newDuo()
 				d.began = time.Now()
 				if c.floor != nil {
@@ -176,7 +176,7 @@ func TestPlannedChangeDialsNothing(t *testing.T) {
 
 // Neither a floor of one director nor one of two that both lead is played on.
 func TestPlayPairRefuses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		if _, err := play(t, &fake{}, named(t, "director_killed"), DefaultPace()); err == nil || !strings.Contains(err.Error(), "one director") {
 			t.Error(err)
 		}

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"tandem/internal/bubble"
 )
 
 // told is what a supervision said, each line with the time since it began.
@@ -26,7 +27,7 @@ func (s *told) say(lines ...string) {
 
 // A day of a daemon with a loop that comes late, hangs for a while, and comes back.
 func TestSupervision(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		said := &told{began: time.Now()}
 		late := func(context.Context) error {
 			switch since := time.Since(said.began); {
@@ -154,7 +155,7 @@ func TestHealthy(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		if err := Healthy(well, well); err != nil {
 			t.Error(err)
 		}

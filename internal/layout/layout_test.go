@@ -38,6 +38,7 @@ var floors = map[string]int{
 	"director/placement":            values,
 	"director/provider":             values,
 
+	"internal/bubble":      tools,
 	"internal/config":      tools,
 	"internal/daemon":      tools,
 	"internal/durable":     tools,

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tandem/internal/bubble"
 	"tandem/internal/config"
 )
 
@@ -121,7 +122,7 @@ func worry(c *Credentials) string {
 // A new certificate is taken up within two seconds; one that is damaged, or cut
 // off in the middle, or not valid, is not, and that is said once.
 func TestReload(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d, log := newDesk(t), new(paper)
 		c := d.run(log)
 		first := serial(c)
@@ -185,7 +186,7 @@ func TestReload(t *testing.T) {
 
 // A certificate and its key are replaced one after the other.
 func TestReloadBetweenTwoFiles(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d, log := newDesk(t), new(paper)
 		c := d.run(log)
 		pass(look / 2) // between two looks
@@ -209,7 +210,7 @@ func TestReloadBetweenTwoFiles(t *testing.T) {
 // Files that cannot be used at the start keep nobody from starting, and are
 // taken up once they are mended.
 func TestStartWithoutFiles(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d, log := newDesk(t), new(paper)
 		key, _ := os.ReadFile(d.files.Key)
 		os.Remove(d.files.Key)
@@ -230,7 +231,7 @@ func TestStartWithoutFiles(t *testing.T) {
 
 // The end of a certificate is said two weeks ahead, once a day, and when it has come.
 func TestExpiry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d, log := newDesk(t), new(paper)
 		o := d.order()
 		o.Life = Warning + 2*time.Hour
@@ -347,7 +348,7 @@ func TestCheck(t *testing.T) {
 // The same trouble is logged once a minute, however often it comes, and
 // strangers fill no memory.
 func TestLedger(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		log := new(paper)
 		l := NewLedger(slog.New(slog.NewTextHandler(log, nil)))
 		for n := range 100 {

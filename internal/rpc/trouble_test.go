@@ -11,9 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"tandem/internal/bubble"
 	"tandem/internal/pki"
 )
 
@@ -192,7 +192,7 @@ func read(t *testing.T, file string) []byte {
 // Whoever takes connections and says nothing is given up within a second: a
 // frozen daemon's kernel does that.
 func TestFrozen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
 		go io.Copy(io.Discard, far)

@@ -15,6 +15,7 @@ import (
 
 	tandemv1 "tandem/api/tandem/v1"
 	"tandem/internal/authority"
+	"tandem/internal/bubble"
 	"tandem/internal/durable"
 )
 
@@ -102,7 +103,7 @@ func slowKeeper(t *testing.T) *Keeper {
 // While a slow disk takes an epoch, whoever only looks waits for nothing, and
 // whoever must wait gives up when its caller does.
 func TestSlowDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		k := slowKeeper(t)
 		time.Sleep(2 * time.Second)
 		began := time.Now()
@@ -144,7 +145,7 @@ func TestSlowDisk(t *testing.T) {
 // An order that takes long keeps other orders out, and no lease: an order that
 // waited too long for its turn is refused, one that nobody waits for is dropped.
 func TestSlowOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		k := slowKeeper(t)
 		ended := make(chan error, 1)
 		go func() {

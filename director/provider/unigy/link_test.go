@@ -11,12 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tandem/director/provider"
+	"tandem/internal/bubble"
 	"tandem/internal/call"
 	"tandem/internal/cti"
 )
@@ -125,7 +125,7 @@ func kinds(events []provider.Event) []string {
 }
 
 func TestLinkTellsTheFloor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		at := time.Date(2026, 3, 2, 9, 0, 0, 250_000_000, time.UTC)
 		stamp := `"t":"2026-03-02T09:00:00.250Z"`
 		events := follow(t, linkConfig(), func(s *script) {
@@ -203,7 +203,7 @@ func TestLinkFaults(t *testing.T) {
 		"without a session": {[]string{`{"type":"agent.logged_on"}`}, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				cfg := linkConfig()
 				events := follow(t, cfg, func(s *script) {
 					s.login("switch-1")
@@ -231,7 +231,7 @@ func TestLinkFaults(t *testing.T) {
 }
 
 func TestLinkDiesOfSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var heard time.Time
 		events := follow(t, linkConfig(), func(s *script) {
 			s.login("switch-1")
@@ -260,7 +260,7 @@ func TestLinkDiesOfSilence(t *testing.T) {
 }
 
 func TestLinkSendsHeartbeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		follow(t, linkConfig(), func(s *script) {
 			s.login("switch-1")
 			s.send(emptySnapshot)
@@ -287,7 +287,7 @@ func TestLinkSendsHeartbeats(t *testing.T) {
 }
 
 func TestSnapshotThatNeverEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		began := time.Now()
 		events := follow(t, linkConfig(), func(s *script) {
 			s.login("switch-1")
@@ -311,7 +311,7 @@ func TestSnapshotThatNeverEnds(t *testing.T) {
 }
 
 func TestLoginRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var times []time.Duration
 		began := time.Now()
 		refuse := func(s *script) {
@@ -345,7 +345,7 @@ func TestLoginRefused(t *testing.T) {
 }
 
 func TestServersInTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := linkConfig()
 		cfg.Servers = []string{"a:1", "b:1", "c:1"}
 		ctx, cancel := context.WithCancel(t.Context())
