@@ -183,7 +183,11 @@ func (v View) failback(now time.Time, role, why string) (Action, string) {
 		return Nothing, fmt.Sprintf("%s; no failback: %s", answers, v.unready(role, why))
 	}
 	well := now.Sub(v.Well)
-	if wait := v.Damper.wait(now, well, v.Rules.FailbackHold); wait > 0 {
+	wait := v.Damper.wait(now, well, v.Rules.FailbackHold)
+	switch at := v.Rules.Hours.Next(now.Add(wait)); {
+	case at.Sub(now) > wait:
+		return Nothing, fmt.Sprintf("%s; failback to %s at %s (well for %v)", answers, v.Local.Name, at.Format("15:04"), well.Truncate(time.Second))
+	case wait > 0:
 		return Nothing, fmt.Sprintf("%s; failback to %s in %v (well for %v)", answers, v.Local.Name, (wait + time.Second - 1).Truncate(time.Second), well.Truncate(time.Second))
 	}
 	return SwitchOver, fmt.Sprintf("%s has been well for %v: %s is asked to hand back", v.Local.Name, well.Truncate(time.Second), v.Peer.Name)

@@ -11,6 +11,7 @@ import (
 	"tandem/internal/authority"
 	"tandem/internal/local"
 	"tandem/internal/monitor"
+	"tandem/internal/pair"
 )
 
 var noon = time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -65,6 +66,15 @@ func (v View) ballots(holder string, ages ...time.Duration) View {
 func (v View) with(change func(*View)) View {
 	change(&v)
 	return v
+}
+
+func hours(t *testing.T, text string) pair.Hours {
+	t.Helper()
+	h, err := pair.ParseHours(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
 }
 
 func TestDecide(t *testing.T) {
@@ -154,6 +164,17 @@ func TestDecide(t *testing.T) {
 		"failback": {steady().with(func(v *View) { preferred(v); v.Well = noon.Add(-30 * time.Second) }), SwitchOver, "dir-b has been well for 30s: dir-a is asked to hand back"},
 		"failback after a flap": {steady().with(func(v *View) { preferred(v); v.Well = noon.Add(-30 * time.Second); v.Damper.flaps = 1 }), Nothing,
 			"dir-a is active and answers on 1 of 2 paths; failback to dir-b in 30s (well for 30s)"},
+		"failback at another time of day": {steady().with(func(v *View) { preferred(v); v.Well = noon.Add(-time.Hour); v.Rules.Hours = hours(t, "20:00-06:00") }), Nothing,
+			"dir-a is active and answers on 1 of 2 paths; failback to dir-b at 20:00 (well for 1h0m0s)"},
+		"failback at this time of day": {steady().with(func(v *View) { preferred(v); v.Well = noon.Add(-time.Hour); v.Rules.Hours = hours(t, "12:00-12:01") }), SwitchOver,
+			"dir-b has been well for 1h0m0s: dir-a is asked to hand back"},
+		"failback, the hours end before": {steady().with(func(v *View) {
+			preferred(v)
+			v.Well = noon
+			v.Rules.FailbackHold = time.Minute
+			v.Rules.Hours = hours(t, "11:00-12:01")
+		}), Nothing,
+			"dir-a is active and answers on 1 of 2 paths; failback to dir-b at 11:00 (well for 0s)"},
 		"failback manual":     {steady().with(func(v *View) { preferred(v); v.Well = noon.Add(-time.Hour); v.Rules.Auto = false }), Nothing, "dir-a is active and answers on 1 of 2 paths; failback is manual"},
 		"failback, no switch": {steady().with(func(v *View) { preferred(v); v.Local.Reply.CTI = "down" }), Nothing, "dir-a is active and answers on 1 of 2 paths; no failback: dir-b does not see the switch"},
 		"failback, local silent": {steady().with(func(v *View) { preferred(v); v.Local.PID, v.Local.Answered = 0, time.Time{} }), Nothing,

@@ -136,8 +136,9 @@ func dial(b beside, w World) others {
 }
 
 func newWatch(cfg Config, b beside, o others, m *metrics, log *slog.Logger) *watch {
+	auto, hours := b.Failover.Return()
 	rules := Rules{
-		Timing: pair.Profiles[b.Failover.Profile], Preferred: b.Failover.Preferred, Auto: b.Failover.Failback == pair.Auto,
+		Timing: pair.Profiles[b.Failover.Profile], Preferred: b.Failover.Preferred, Auto: auto, Hours: hours,
 		FailbackHold: b.Failover.FailbackHold.Std(), Interval: cfg.ProbeInterval.Std(), Misses: cfg.ProbeMisses,
 		CTIGrace: cfg.CTIGrace.Std(), RestartAfter: cfg.RestartAfter.Std(),
 	}

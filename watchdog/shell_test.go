@@ -438,6 +438,20 @@ func TestFailback(t *testing.T) {
 	})
 }
 
+// What director.toml says of failback is what the watchdog goes by.
+func TestFailbackConfigured(t *testing.T) {
+	for text, want := range map[string]Rules{
+		"auto": {Auto: true}, "manual": {}, "20:00-06:00": {Auto: true, Hours: hours(t, "20:00-06:00")},
+	} {
+		b := defaultBeside()
+		b.Failover.Failback = text
+		w := newWatch(DefaultConfig(), b, others{}, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		if got := w.view.Rules; got.Auto != want.Auto || got.Hours != want.Hours {
+			t.Errorf("%s: %v %v", text, got.Auto, got.Hours)
+		}
+	}
+}
+
 func TestSwitchLost(t *testing.T) {
 	watched(t, false, func(t *testing.T, s *site, w *watch, api *service) {
 		at := time.Now()

@@ -9,6 +9,7 @@ import (
 	"tandem/internal/authority"
 	"tandem/internal/local"
 	"tandem/internal/monitor"
+	"tandem/internal/pair"
 )
 
 // View is all that a watchdog sees, as one value. Whatever happens makes a new
@@ -30,8 +31,9 @@ type View struct {
 // Rules are what the view is judged by.
 type Rules struct {
 	authority.Timing
-	Preferred    bool // the local director is the one that gets control back
-	Auto         bool // without being asked
+	Preferred    bool       // the local director is the one that gets control back
+	Auto         bool       // without being asked
+	Hours        pair.Hours // and then
 	FailbackHold time.Duration
 	Interval     time.Duration // between two probes
 	Misses       int

@@ -57,6 +57,13 @@ func (c Config) Side() authority.Side {
 // Profiles are the timings by name.
 var Profiles = map[string]authority.Timing{"steady": authority.Steady, "fast": authority.Fast}
 
+// Return reports whether control goes back to the preferred director by itself,
+// and at what time of day.
+func (c Config) Return() (byItself bool, when Hours) {
+	hours, err := ParseHours(c.Failback)
+	return c.Failback == Auto || err == nil, hours
+}
+
 // Authority is what the protocol needs to know.
 func (c Config) Authority() authority.Config {
 	return authority.Config{
@@ -71,7 +78,10 @@ func (c Config) Check(check *config.Check, at string) {
 	_, known := Profiles[c.Profile]
 	check.That(known, at+"profile", "%q: want steady or fast", c.Profile)
 	check.That(c.Isolated == TakeOver || c.Isolated == Wait, at+"isolated", "%q: want take_over or wait", c.Isolated)
-	check.That(c.Failback == Auto || c.Failback == Manual, at+"failback", "%q: want auto or manual", c.Failback)
+	if c.Failback != Auto && c.Failback != Manual {
+		_, err := ParseHours(c.Failback)
+		check.That(err == nil, at+"failback", "%q: want auto, manual or a time of day as 20:00-06:00: %v", c.Failback, err)
+	}
 	check.Between(at+"failback_hold", c.FailbackHold, config.Duration(time.Second), config.Duration(24*time.Hour))
 	if c.Alone() {
 		for key, set := range map[string]bool{"preferred": c.Preferred, "peer_monitor": len(c.PeerMonitor) > 0, "peer_watchdog": c.PeerWatchdog != "", "voters": len(c.Voters) > 0} {
