@@ -41,9 +41,8 @@ check: ## format, vet, static checks, and that generated code is what make gener
 	after=$$(cat api/tandem/v1/*.go api/tandem/v1/*/*.go | sha256sum); \
 	[ "$$before" = "$$after" ] || { echo "make generate changes api/: commit what it makes"; exit 1; }
 
-# SQLite is C made into Go, with memory of its own: watching it finds nothing and doubles the time of tests that use it.
 race: ## unit tests and simulations under the race detector
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -gcflags='modernc.org/...=-race=false' -timeout 8m ./...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -timeout 8m ./...
 
 unit: ## unit tests only, without the race detector
 	go test ./...
