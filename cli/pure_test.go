@@ -256,3 +256,27 @@ func TestFileName(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Nobody is told that nothing is missing of a leg of which there is nothing.
+func TestUnheard(t *testing.T) {
+	leg := func(id string, end time.Duration, heard bool) legRow {
+		r := legRow{leg: &tandemv1.Leg{Id: id, Start: after(-time.Hour), End: after(end)}, group: "primary"}
+		if end > 0 {
+			r.leg.End = nil
+		}
+		if heard {
+			r.parts = []*tandemv1.Part{{From: after(-time.Hour), To: after(end)}}
+		}
+		return r
+	}
+	i := &invocation{now: func() time.Time { return noon }}
+	for want, rows := range map[string][]legRow{
+		"nothing is missing":                {leg("a", -time.Minute, true), leg("b", 1, true)},
+		"no audio of b, c is in a file yet": {leg("a", -time.Minute, true), leg("b", 1, false), leg("c", -time.Minute, false)},
+		"no audio of c is kept: the turret sent none, or its channel was not attached; recctl reconcile finds such calls": {leg("a", -time.Minute, true), leg("b", 1, false), leg("c", -lately, false)},
+	} {
+		if got := i.unheard(rows, legNames(rows)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

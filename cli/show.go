@@ -143,9 +143,31 @@ func (i *invocation) showCall(rows []legRow, away []string) {
 	case merge != "":
 		fmt.Fprintln(i.out, "\nthe secondary copy has what the primary one lacks, or some of it; --merge takes it from there")
 	case len(gaps.rows) == 0 && !slices.ContainsFunc(rows, func(r legRow) bool { return r.gapMs > 0 }):
-		fmt.Fprintln(i.out, "\nnothing is missing")
+		fmt.Fprintf(i.out, "\n%s\n", clean(i.unheard(rows, name)))
 	}
 	fmt.Fprintf(i.out, "\nhear it: recctl play %s%s   keep it: recctl export %s%s\n", clean(c.Id), merge, clean(c.Id), merge)
+}
+
+// unheard tells of legs without a gap that nothing is missing, unless there is no
+// audio of one at all: silence and a channel that nobody attached look alike.
+func (i *invocation) unheard(rows []legRow, name func(legRow) string) string {
+	var never, yet []string
+	for _, r := range rows {
+		switch {
+		case !r.silent():
+		case r.leg.End == nil || i.now().Sub(at(r.leg.End)) < lately:
+			yet = append(yet, name(r))
+		default:
+			never = append(never, name(r))
+		}
+	}
+	switch {
+	case len(never) > 0:
+		return "no audio of " + strings.Join(never, ", ") + " is kept: the turret sent none, or its channel was not attached; recctl reconcile finds such calls"
+	case len(yet) > 0:
+		return "no audio of " + strings.Join(yet, ", ") + " is in a file yet"
+	}
+	return "nothing is missing"
 }
 
 // legNames is how legs are called: where two groups have them, with the group.
