@@ -140,7 +140,8 @@ type channel struct {
 	// one was lost with it, or nobody had it; nil once media comes.
 	continues *tandemv1.Continuation
 	// missed is what is missing although nothing was when the channel was opened:
-	// calls began before the switch agreed to send. nil once the recorder was told.
+	// calls began before the switch agreed to send, or it never did. nil once the
+	// recorder was told.
 	missed   *tandemv1.Continuation
 	answered bool // the switch has agreed to send once, so that it is known since when it does
 
@@ -254,6 +255,7 @@ func (f *floor) tick(now time.Time) {
 	for _, ch := range f.channels {
 		f.pursue(now, ch)
 		f.letGo(now, ch)
+		f.tellUnanswered(now, ch)
 	}
 	f.endOrphans(now)
 	f.overlook(now)

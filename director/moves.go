@@ -22,7 +22,7 @@ const mediaDead = 15 * time.Second
 
 // Words for why a channel is closed somewhere, or another one continues it.
 const (
-	causeMoved      = "moved"
+	causeMoved      = call.Moved
 	causeFailover   = "failover"
 	causeUnattached = "unattached"
 )
@@ -256,6 +256,19 @@ func (f *floor) unheard(now time.Time, ch *channel) *tandemv1.Continuation {
 		return nil
 	}
 	return &tandemv1.Continuation{Cause: causeUnattached, Since: stamp(began)}
+}
+
+// tellUnanswered has the recorder know of calls on a channel for which the switch
+// answers with nothing but refusals: should it never agree, nobody else says that
+// they are missing.
+func (f *floor) tellUnanswered(now time.Time, ch *channel) {
+	if ch.answered || ch.down.IsZero() || ch.continues != nil || ch.endpoint == (provider.Endpoint{}) {
+		return
+	}
+	if ch.continues = f.unheard(now, ch); ch.continues != nil {
+		ch.missed = ch.continues
+		f.recorders[ch.recorder].update(ch.ID)
+	}
 }
 
 // notLeaving forgets that the channel was to leave a recorder.

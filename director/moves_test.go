@@ -544,6 +544,40 @@ func TestAnsweredInTheMiddleOfACall(t *testing.T) {
 	}
 }
 
+// Of a call on a channel for which the switch has nothing but refusals the recorder
+// is told while they last, once: it may never be answered.
+func TestNeverAnswered(t *testing.T) {
+	r := newRig(t, "rec-1")
+	r.connect("rec-1")
+	r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{}, provider.SnapshotEnd{})
+	r.tell(logOn("s1", r.now)...)
+	refuse := func() {
+		r.pass(2 * time.Second)
+		for id := range r.asked {
+			r.answer(id, errors.New("503"), false)
+		}
+		r.pass(time.Second)
+	}
+	refuse()
+	rec, began := r.recorders["rec-1"], r.now
+	if len(rec.missed) > 0 {
+		t.Errorf("missed without a call: %v", rec.missed)
+	}
+	r.tell(callState("c1", "established", began), join("l1", "c1", "s1", began))
+	r.pass(2 * beat)
+	told := rec.missed["s1.m1.A"]
+	if told.GetCause() != causeUnattached || !told.GetSince().AsTime().Equal(began) || len(rec.missed) != 1 {
+		t.Errorf("told %v, want since %v of s1.m1.A alone", rec.missed, began)
+	}
+	delete(rec.missed, "s1.m1.A")
+	refuse()
+	r.settle()
+	r.wantAttached("s1.m1.A", "s1.m2.A")
+	if len(rec.missed) > 0 {
+		t.Errorf("told twice: %v", rec.missed)
+	}
+}
+
 // What nobody had stays missing when the recorder that was to take it is lost
 // before the switch sends; what it then misses itself is part of that.
 func TestLostBeforeTheFirstPacket(t *testing.T) {

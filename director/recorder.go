@@ -568,7 +568,7 @@ func (f *floor) batchUpdates(r *recorder, b *batch) {
 			break
 		}
 		ch := f.channels[id]
-		if ch == nil || ch.recorder != r.name || len(ch.terms.Dialog) == 0 {
+		if ch == nil || ch.recorder != r.name || len(ch.terms.Dialog) == 0 && ch.missed == nil {
 			delete(r.updates, id)
 			continue
 		}

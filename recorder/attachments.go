@@ -162,8 +162,10 @@ func (a *attachments) update(ctx context.Context, now time.Time, updates []*tand
 		if !ok {
 			continue
 		}
-		row.Codec, row.PayloadType = codecFrom(u.GetCodec()), uint8(u.GetPayloadType())
-		row.RTCPMux, row.Dialog = u.GetRtcpMux(), u.GetDialog()
+		if codec := codecFrom(u.GetCodec()); codec != "" {
+			row.Codec, row.PayloadType = codec, uint8(u.GetPayloadType())
+			row.RTCPMux, row.Dialog = u.GetRtcpMux(), u.GetDialog()
+		}
 		if r := u.GetRemote(); r != nil {
 			row.Remote = hostPort(r)
 		}

@@ -59,6 +59,9 @@ const (
 	CauseInterrupted Cause = "interrupted" // the recorder was not running
 )
 
+// Moved is why an attachment of a channel ends that goes on at another recorder.
+const Moved = "moved"
+
 // State is what a call record says of its media.
 type State string
 

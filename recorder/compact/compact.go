@@ -381,6 +381,9 @@ func (c *Compactor) notes(notes []journal.Note, table *bool) error {
 			c.moved(c.open(*n.Updated))
 		case n.Closed != nil:
 			if ch := c.channels[n.Closed.Num]; ch != nil {
+				if ch.Channel.Continues.Cause == call.CauseUnattached && n.Closed.Cause != call.Moved {
+					ch.Stream.Moved(rtpstream.WallOf(n.Closed.At)) // nothing was ever sent
+				}
 				if err := c.close(ch); err != nil {
 					return err
 				}

@@ -124,6 +124,47 @@ func TestKeepCalls(t *testing.T) {
 	}
 }
 
+// A channel that the switch never answered was missed until it was closed: as far
+// as there were calls, and unless another recorder goes on with it.
+func TestNeverAnswered(t *testing.T) {
+	for closed, want := range map[string][]string{
+		"logged_off": {"8s to 22s unattached", "58s to 1m0.02s unattached"}, // with pre-roll and post-roll
+		call.Moved:   nil,
+	} {
+		f := newFloor(t, t.TempDir(), func(cfg *Config) { cfg.KeepAll = false })
+		defer f.close()
+		base := f.now
+		l := journal.Channel{Num: 9, ID: "s1.m1.A", Copy: call.CopyA, Opened: base}
+		for n, at := range []time.Duration{10, 60} {
+			leg := catalog.Leg{ID: call.LegID(fmt.Sprint("l", n)), Channels: []string{"s1.m1.A"}, Start: base.Add(at * time.Second), End: base.Add((at + 10) * time.Second)}
+			if err := f.cat.PutRecords(t.Context(), nil, []catalog.Leg{leg}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.w.Put(journaltest.Opened(l))
+		l.Continues = call.Continuation{Cause: call.CauseUnattached, Since: base.Add(8 * time.Second)}
+		f.w.Put(journal.Note{Updated: &l})
+		f.silence(time.Minute)
+		f.w.Put(journal.Note{Closed: &journal.Closed{Num: l.Num, At: f.now, Cause: closed}})
+		f.rotate()
+		f.silence(time.Minute)
+		f.step()
+		segments, err := f.cat.Segments(t.Context(), l.ID, catalog.Window{From: base, To: base.Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var gaps []string
+		for _, s := range segments {
+			for _, g := range s.Gaps {
+				gaps = append(gaps, fmt.Sprint(g.From.Sub(base), " to ", g.To.Sub(base), " ", g.Cause))
+			}
+		}
+		if !slices.Equal(gaps, want) {
+			t.Errorf("%s: gaps %q, want %q", closed, gaps, want)
+		}
+	}
+}
+
 // A channel that came from a lost recorder has a gap before its first packet
 // here, and only there; what this recorder has of it from before is no gap.
 func TestContinuation(t *testing.T) {

@@ -1023,7 +1023,7 @@ func (x *UpdateChannelsRequest) GetChannels() []*ChannelUpdate {
 type ChannelUpdate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
-	Codec         Codec                  `protobuf:"varint,2,opt,name=codec,proto3,enum=tandem.v1.Codec" json:"codec,omitempty"`
+	Codec         Codec                  `protobuf:"varint,2,opt,name=codec,proto3,enum=tandem.v1.Codec" json:"codec,omitempty"` // unspecified: the switch has not answered yet, and only continues counts
 	PayloadType   uint32                 `protobuf:"varint,3,opt,name=payload_type,json=payloadType,proto3" json:"payload_type,omitempty"`
 	RtcpMux       bool                   `protobuf:"varint,4,opt,name=rtcp_mux,json=rtcpMux,proto3" json:"rtcp_mux,omitempty"`
 	Dialog        []byte                 `protobuf:"bytes,5,opt,name=dialog,proto3" json:"dialog,omitempty"`
