@@ -396,12 +396,12 @@ type Part struct {
 	Gaps     []catalog.Gap
 }
 
-// Parts are where a leg is: on the channel that Export takes it from. There is
-// none when nothing was recorded.
+// Parts are where a leg is: on the channel that Export takes it from. Where nothing
+// was recorded it is what is known to be missing, and there is none without that.
 func (p *Player) Parts(ctx context.Context, leg catalog.Leg) ([]Part, error) {
 	t, err := p.best(ctx, leg)
 	if errors.Is(err, ErrNoMedia) {
-		return nil, nil
+		return p.missingParts(ctx, leg)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find parts: %w", err)
@@ -412,4 +412,28 @@ func (p *Player) Parts(ctx context.Context, leg catalog.Leg) ([]Part, error) {
 		return nil, fmt.Errorf("find parts: %w", err)
 	}
 	return []Part{{t.Channel, t.Start, t.End, segments, t.Gaps}}, nil
+}
+
+// missingParts is the gap that a leg is, on the first of its channels that has one.
+func (p *Player) missingParts(ctx context.Context, leg catalog.Leg) ([]Part, error) {
+	w := windowOf(leg)
+	for _, id := range leg.Channels {
+		part := Part{Channel: call.ChannelID(id)}
+		var err error
+		if part.Segments, err = p.cat.Segments(ctx, part.Channel, w); err != nil {
+			return nil, fmt.Errorf("find parts: %w", err)
+		}
+		end := w.To
+		for _, s := range part.Segments {
+			part.Gaps = append(part.Gaps, s.Gaps...)
+			if w.To.IsZero() {
+				end = later(end, s.End)
+			}
+		}
+		if part.Gaps = clip(part.Gaps, w.From, end); len(part.Gaps) > 0 {
+			part.From, part.To = part.Gaps[0].From, part.Gaps[len(part.Gaps)-1].To
+			return []Part{part}, nil
+		}
+	}
+	return nil, nil
 }

@@ -604,6 +604,43 @@ func TestLeg(t *testing.T) {
 	}
 }
 
+// A leg on a channel that was never heard is what is missing of it: nothing to
+// export, and a gap that has its cause.
+func TestLegNobodyHeard(t *testing.T) {
+	f := newFloor(t, t.TempDir(), 24*time.Hour)
+	defer f.close()
+	never := f.line("never", media.PCMU)
+	never.Continues = call.Continuation{Cause: call.CauseUnattached, Since: f.at(0)}
+	f.w.Put(journal.Note{Updated: &never.Channel})
+	f.w.Put(journal.Note{Closed: &journal.Closed{Num: never.Num, At: f.at(16000), Cause: "logged_off"}})
+	f.compact()
+	closed := f.at(16000 + 160) // the last packet would have lasted so long
+	for _, c := range []struct{ start, end, until time.Time }{
+		{f.at(800), f.at(8000), f.at(8000)},
+		{f.at(800), f.at(80000), closed},
+		{f.at(800), time.Time{}, closed},
+		{f.at(80000), f.at(88000), time.Time{}},
+	} {
+		leg := catalog.Leg{ID: "l", Call: "c", Start: c.start, End: c.end, Channels: []string{"absent", "never"}}
+		f.put(leg)
+		if _, err := f.player.Export(t.Context(), playback.Request{Leg: "l"}); !errors.Is(err, playback.ErrNoMedia) {
+			t.Errorf("export: %v", err)
+		}
+		parts, err := f.player.Parts(t.Context(), leg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []catalog.Gap{{From: c.start, To: c.until, Cause: call.CauseUnattached}}
+		if c.until.IsZero() {
+			if len(parts) > 0 {
+				t.Errorf("after it was closed: %+v", parts)
+			}
+		} else if len(parts) != 1 || !slices.Equal(parts[0].Gaps, want) || parts[0].Channel != "never" || !parts[0].From.Equal(c.start) || !parts[0].To.Equal(c.until) {
+			t.Errorf("%+v, want the gaps %v", parts, want)
+		}
+	}
+}
+
 // A call's legs are mixed to linear samples, each where it was in time; two
 // legs on one channel are heard once; FLAC holds the same.
 func TestCallIsMixed(t *testing.T) {
