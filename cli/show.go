@@ -84,7 +84,7 @@ var whyMissing = map[call.Cause]string{
 	call.CauseLoss:        "packets were sent and never arrived",
 	call.CauseOutage:      "the channel was attached and nothing came",
 	call.CauseFailover:    "between two recorders",
-	call.CauseUnattached:  "a call was under way and no recorder had the channel yet",
+	call.CauseUnattached:  "a call was under way and the channel was not attached",
 	call.CauseDisk:        "arrived, and could not be written in time",
 	call.CauseInterrupted: "the recorder was not running",
 }

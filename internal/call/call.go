@@ -54,7 +54,7 @@ const (
 	CauseLoss        Cause = "loss"        // packets were sent and never arrived
 	CauseOutage      Cause = "outage"      // the channel was attached and nothing came
 	CauseFailover    Cause = "failover"    // between two recorders
-	CauseUnattached  Cause = "unattached"  // a call was under way and nobody had attached the channel yet
+	CauseUnattached  Cause = "unattached"  // a call was under way and nobody had attached the channel
 	CauseDisk        Cause = "disk"        // arrived, and could not be written in time
 	CauseInterrupted Cause = "interrupted" // the recorder was not running
 )
