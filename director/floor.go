@@ -684,13 +684,13 @@ func (f *floor) adopted(now time.Time, e provider.Adopted) {
 		f.do(detach{e.Channel})
 		return
 	}
-	ch.adopting = false
+	ch.adopting, ch.answered = false, true // or there were no dialog
 	if e.Err != nil {
 		f.log.Warn("adopt channel", "channel", ch.ID, "recorder", ch.recorder, "err", e.Err)
 		ch.text = e.Err.Error()
 		ch.terms.Dialog = nil
 	} else {
-		ch.attached, ch.mediaAt, ch.hearsay, ch.answered = now, e.Endpoint, true, true
+		ch.attached, ch.mediaAt, ch.hearsay = now, e.Endpoint, true
 		if len(ch.leaving) > 0 { // the dialog may be older than the switch's last answer
 			ch.mediaAt = provider.Endpoint{}
 		}

@@ -262,7 +262,7 @@ func (f *floor) unheard(now time.Time, ch *channel) *tandemv1.Continuation {
 // answers with nothing but refusals: should it never agree, nobody else says that
 // they are missing.
 func (f *floor) tellUnanswered(now time.Time, ch *channel) {
-	if ch.answered || ch.down.IsZero() || ch.continues != nil || ch.endpoint == (provider.Endpoint{}) {
+	if ch.answered || ch.taken || ch.down.IsZero() || ch.continues != nil || ch.endpoint == (provider.Endpoint{}) {
 		return
 	}
 	if ch.continues = f.unheard(now, ch); ch.continues != nil {

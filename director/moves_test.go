@@ -578,6 +578,24 @@ func TestNeverAnswered(t *testing.T) {
 	}
 }
 
+// A channel whose dialog nobody can read has been answered, and heard.
+func TestAnsweredBefore(t *testing.T) {
+	r := newRig(t, "rec-1")
+	r.connect("rec-1")
+	r.tell(provider.LinkUp{Peer: "switch"}, provider.SnapshotBegin{}, provider.SnapshotEnd{})
+	r.tell(logOn("s1", r.now)...)
+	r.pass(5 * time.Second)
+	r.tell(callState("c1", "established", r.now), join("l1", "c1", "s1", r.now))
+	r.tell(provider.Adopted{Channel: "s1.m1.A", Err: errors.New("no dialog")})
+	r.answer("s1.m1.A", errors.New("503"), false)
+	r.pass(5 * time.Second)
+	r.settle()
+	r.wantAttached("s1.m1.A")
+	if missed := r.recorders["rec-1"].missed; len(missed) > 0 {
+		t.Errorf("missed %v", missed)
+	}
+}
+
 // What nobody had stays missing when the recorder that was to take it is lost
 // before the switch sends; what it then misses itself is part of that.
 func TestLostBeforeTheFirstPacket(t *testing.T) {

@@ -302,7 +302,9 @@ func (rec *fakeRecorder) obey(b *batch) []*tandemv1.OpenedChannel {
 	}
 	for _, u := range b.updating.GetChannels() {
 		if held := rec.channels[u.GetChannel()]; held != nil {
-			held.Dialog, held.Codec, held.RtcpMux = u.GetDialog(), u.GetCodec(), u.GetRtcpMux()
+			if u.GetCodec() != tandemv1.Codec_CODEC_UNSPECIFIED {
+				held.Dialog, held.Codec, held.RtcpMux = u.GetDialog(), u.GetCodec(), u.GetRtcpMux()
+			}
 			if c := u.GetContinues(); c != nil {
 				rec.missed[u.GetChannel()] = c
 			}

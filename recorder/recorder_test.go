@@ -371,6 +371,30 @@ func TestAnsweredInACall(t *testing.T) {
 	}
 }
 
+// An update from before the switch has answered says since when calls are missed,
+// and takes nothing from what was agreed since.
+func TestNotAnsweredYet(t *testing.T) {
+	b := newBench(t)
+	b.open("a")
+	tell := func() {
+		t.Helper()
+		_, err := b.control.UpdateChannels(t.Context(), connect.NewRequest(&tandemv1.UpdateChannelsRequest{Order: order(2, "a"),
+			Channels: []*tandemv1.ChannelUpdate{{Channel: "a", Continues: &tandemv1.Continuation{Cause: "unattached", Since: timestamppb.Now()}}}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell()
+	if h := b.held()["a"]; h.GetCodec() != tandemv1.Codec_CODEC_UNSPECIFIED || len(h.GetDialog()) > 0 {
+		t.Errorf("agreed to %v with dialog %q", h.GetCodec(), h.GetDialog())
+	}
+	b.settle("a", "dialog")
+	tell()
+	if h := b.held()["a"]; h.GetCodec() == tandemv1.Codec_CODEC_UNSPECIFIED || string(h.GetDialog()) != "dialog" || !h.GetRtcpMux() {
+		t.Errorf("what was agreed became %v with dialog %q", h.GetCodec(), h.GetDialog())
+	}
+}
+
 // A draining recorder says so at once, takes nothing new, goes on with what it
 // has, and remembers it through a restart and a newer director.
 func TestDrain(t *testing.T) {
