@@ -389,14 +389,15 @@ func (f *floor) checkGaps(l *line, own []catalog.Segment, kept keptAt) {
 	for last >= 0 && !l.sent[last].kept {
 		last--
 	}
+	before, behind := moved(l.sent, own)
 	for i, s := range l.sent {
 		middle := s.at.Add(10 * time.Millisecond)
 		if want, sure := kept(l, middle); i < first || i > last || !want || !sure {
 			continue
 		}
-		// Media and gaps lie together on the wall clock, a late network may have moved both.
+		// Media and gaps lie together on the wall clock; a late network may have moved both.
 		var near []call.Cause
-		for off := -slack; off <= slack; off += slack / 5 {
+		for off := min(before[i], behind[i]) - slack; off <= max(before[i], behind[i])+slack; off += slack / 5 {
 			near = append(near, gapAt(middle.Add(off)))
 		}
 		if s.kept && !slices.Contains(near, "") {
@@ -416,6 +417,29 @@ func (f *floor) checkGaps(l *line, own []catalog.Segment, kept keptAt) {
 			f.t.Errorf("%s: nothing is missing from %v to %v (%s)", l.ID, g.From, g.To, g.Cause)
 		}
 	}
+}
+
+// moved is how much later than they were sent packets lie on the wall clock: as their
+// segments do; what is in none, somewhere between those before and behind.
+func moved(all []sent, own []catalog.Segment) (before, behind []time.Duration) {
+	before, behind = make([]time.Duration, len(all)), make([]time.Duration, len(all))
+	last := -1 // with a segment
+	for n, s := range all {
+		if last >= 0 {
+			before[n], behind[n] = behind[last], behind[last]
+		}
+		for _, o := range own {
+			if at := int64(int32(s.ts - uint32(o.FirstTS))); s.ssrc == o.SSRC && 0 <= at && at < o.Samples {
+				d := o.Start.Add(time.Duration(float64(o.End.Sub(o.Start)) * float64(at) / float64(o.Samples))).Sub(s.at)
+				for k := last + 1; k <= n; k++ {
+					behind[k] = d
+				}
+				before[n], last = d, n
+				break
+			}
+		}
+	}
+	return before, behind
 }
 
 // report journals a sender report: at the floor's now plus skew the line's
