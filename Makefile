@@ -10,10 +10,6 @@ DAEMONS       := director recorder turretsim watchdog
 DEBIAN_ROOT   := /var/tmp/tandem-debian12.tar
 comma         := ,
 
-# As the packages are built: what is tested is what ships, and is compiled once.
-export CGO_ENABLED := 0
-export GOFLAGS     := -trimpath
-
 .PHONY: help build demo test check unit race search stories fuzz lab lab-full bench bench-search outage soak generate package test-install clean
 
 help: ## this list
@@ -42,7 +38,7 @@ check: ## format, vet, static checks, and that generated code is what make gener
 	[ "$$before" = "$$after" ] || { echo "make generate changes api/: commit what it makes"; exit 1; }
 
 race: ## unit tests and simulations under the race detector
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -timeout 8m ./...
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 8m ./...
 
 unit: ## unit tests only, without the race detector
 	go test ./...
