@@ -325,6 +325,61 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
+// What was sent while nobody listened is missing, unless a packet follows whose
+// number tells what was.
+func TestNobodyListened(t *testing.T) {
+	second := func(n int) Wall { return t0.Add(time.Duration(n) * time.Second) }
+	missing := func(from, to Wall) []Hole { return []Hole{{Start: from, End: to, Cause: call.CauseInterrupted}} }
+	unheard := Origin{Since: second(-1), Cause: call.CauseUnattached, Until: second(3)}
+	for _, c := range []struct {
+		name  string
+		steps func(k *talker, s *Stream, send func(n int))
+		want  []Hole
+	}{
+		{"nothing follows", func(k *talker, s *Stream, send func(int)) { send(9); s.Unlistened(second(1), second(2)) }, missing(second(1), second(2))},
+		{"nothing ever came", func(k *talker, s *Stream, send func(int)) { s.Unlistened(second(1), second(2)) }, missing(second(1), second(2))},
+		{"some of it is here", func(k *talker, s *Stream, send func(int)) { send(75); s.Unlistened(second(1), second(2)) }, missing(t0.Add(ms(1500)), second(2))},
+		{"the next packet tells", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Unlistened(second(1), second(2))
+			k.silent(time.Minute)
+			send(2)
+		}, nil},
+		{"twice", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Unlistened(second(1), second(2))
+			s.Unlistened(second(4), second(5))
+		}, append(missing(second(1), second(2)), missing(second(4), second(5))...)},
+		{"twice, and the first time not known exactly", func(k *talker, s *Stream, send func(int)) {
+			send(9)
+			s.Unlistened(second(1), second(2))
+			s.Unlistened(second(1), second(5))
+		}, missing(second(1), second(5))},
+		{"before its media came here", func(k *talker, s *Stream, send func(int)) {
+			s.Origin = unheard
+			s.Unlistened(second(1), second(2))
+			s.Unheard(second(9))
+		}, nil},
+		{"its media never came here", func(k *talker, s *Stream, send func(int)) {
+			s.Origin = Origin{Since: second(-1), Cause: call.CauseFailover}
+			s.Unlistened(second(1), second(2))
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k, s := &talker{7, 1, 1000, t0}, &Stream{}
+			c.steps(k, s, func(n int) {
+				for range n {
+					s.Push(k.packet())
+				}
+			})
+			s.Finish()
+			if got := s.Missed(); !slices.Equal(got, c.want) {
+				t.Errorf("missed %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
 // A hole's ends are known to the sample and, on the wall, to the millisecond.
 func TestHoleExtent(t *testing.T) {
 	k, s, h := &talker{7, 1, 1000, t0}, &Stream{}, &heard{}
